@@ -1,0 +1,119 @@
+"""Presets: the numbers of a run, in one place.
+
+`get_preset("book")` gives the chapter's numbers, `get_preset("quick")` a small model that draws
+flowers after minutes on two CPU cores, `get_preset("tiny")` one for tests that takes seconds.
+Change any of them with `get_preset("quick", epochs=3)`.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The numbers of one run; each field says what it is. Made by `get_preset`."""
+
+    name: str
+    # pictures
+    image_size: int  # side, in pixels
+    fit: str  # "crop" the middle square, or "stretch" the whole picture, as the chapter does
+    repeats: int  # how often an epoch goes through the pictures
+    flip: bool  # mirror half of the pictures, left to right
+    painted: int  # how many flowers to paint where none have been downloaded
+    # network
+    widths: tuple  # channels at each resolution
+    block_depth: int  # residual blocks at each resolution
+    embedding_dims: int  # length of the embedding of the noise variance
+    schedule: str  # a name in schedules.SCHEDULES
+    precision: str  # "float32", "mixed_bfloat16", or "auto": what the machine is fast at
+    # training
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    decay_learning_rate: bool  # lower it to zero along a cosine; the chapter keeps it
+    weight_decay: float
+    ema: float  # how much of the moving average is kept at each step
+    ema_warmup: bool  # forget the random start sooner: min(ema, (1 + n) / (10 + n)) at step n
+    # sampling
+    sampling_steps: int
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in ("image_size", "repeats", "painted", "batch_size", "epochs", "sampling_steps"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field} must be a whole number, 1 or more, got {value!r}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+
+
+_BOOK = Config(
+    name="book",
+    image_size=64,
+    fit="stretch",
+    repeats=5,
+    flip=False,
+    painted=4000,
+    widths=(32, 64, 96, 128),
+    block_depth=2,
+    embedding_dims=32,
+    schedule="offset_cosine",
+    precision="auto",
+    batch_size=64,
+    epochs=50,
+    learning_rate=1e-3,
+    decay_learning_rate=False,
+    weight_decay=1e-4,
+    ema=0.999,
+    ema_warmup=False,
+    sampling_steps=20,
+)
+
+PRESETS = {
+    "book": _BOOK,
+    "quick": dataclasses.replace(
+        _BOOK,
+        name="quick",
+        image_size=32,
+        fit="crop",
+        repeats=1,
+        flip=True,
+        widths=(32, 48, 64, 96),
+        epochs=12,
+        learning_rate=2e-3,
+        decay_learning_rate=True,
+        ema=0.995,
+        ema_warmup=True,
+    ),
+    "tiny": dataclasses.replace(
+        _BOOK,
+        name="tiny",
+        image_size=16,
+        fit="crop",
+        repeats=1,
+        painted=48,
+        widths=(8, 16),
+        block_depth=1,
+        embedding_dims=8,
+        precision="float32",
+        batch_size=8,
+        epochs=2,
+        ema_warmup=True,
+        sampling_steps=3,
+    ),
+}
+
+
+def get_preset(name="quick", **changes):
+    """Return the preset of that name, with `changes` made to its fields.
+
+    Raises ValueError for a name or a field that does not exist, or a value out of range.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
+    fields = [field.name for field in dataclasses.fields(Config)]
+    for field in changes:
+        if field not in fields:
+            raise ValueError(f"a preset has no {field!r}: choose from {', '.join(fields)}")
+    return dataclasses.replace(PRESETS[name], **changes)

@@ -1,0 +1,85 @@
+"""Initial noise, and ways from one noise to another.
+
+With DDIM the initial noise decides the picture, so it is the picture's address (its latent). These
+functions make addresses and walk between them.
+"""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def initial_noise(num_images, image_size, seed=None):
+    """Draw standard normal noise of shape `(num_images, image_size, image_size, 3)`, float32.
+
+    seed: an int gives the same noise every time; None gives other noise each time.
+    Raises ValueError for fewer than one image.
+    """
+    if num_images < 1:
+        raise ValueError(f"num_images must be 1 or more, got {num_images}")
+    return keras.random.normal((num_images, image_size, image_size, 3), seed=seed)
+
+
+def spherical_interpolation(a, b, t):
+    """Walk from `b` (t = 0) to `a` (t = 1): a sin(pi t / 2) + b cos(pi t / 2).
+
+    a, b: arrays of one shape, `(S, S, 3)` or with a batch in front.
+    t: a number in [0, 1], or an array of n of them: then n results stand in front, `(n, ...)`.
+
+    For independent noises the variance stays 1 all the way, since sin^2 + cos^2 = 1. It is a
+    rotation only if `a` and `b` are orthogonal, which independent noises of many pixels nearly
+    are. Where they are not (two mixes of one noise, or a noise and its copy: 41% too much in the
+    middle), the variance is not kept; this warns above a cosine of 0.2. `slerp` is right there.
+    The chapter's section "Interpolating between images", figure 8-16.
+    """
+    a, b = _as_arrays(a, b)
+    cosine = _cosine(a, b)
+    if abs(cosine) > 0.2:
+        warnings.warn(
+            f"the noises are not orthogonal (cosine {cosine:.2f}), so a sin + b cos does not keep "
+            "their variance: use slerp",
+            stacklevel=2,
+        )
+    weight = _in_front_of(t, a.ndim)
+    return ops.convert_to_tensor(a * np.sin(weight * np.pi / 2) + b * np.cos(weight * np.pi / 2))
+
+
+def slerp(a, b, t):
+    """Walk from `b` (t = 0) to `a` (t = 1) on the great circle through both, at even speed.
+
+    Arguments and result as for `spherical_interpolation`, with which it agrees where `a` and `b`
+    are orthogonal. The angle between them is measured, not assumed, so that two noises of one
+    length keep it all the way. Shoemake 1985, "Animating rotation with quaternion curves".
+    Raises ValueError if `a` and `b` are opposite: then there is no one shortest way.
+    """
+    a, b = _as_arrays(a, b)
+    angle = np.arccos(np.clip(_cosine(a, b), -1.0, 1.0))
+    weight = _in_front_of(t, a.ndim)
+    if np.pi - angle < 1e-3:
+        raise ValueError(
+            "slerp needs two noises that are not opposite, got a = -b (times a number)"
+        )
+    if angle < 1e-3:  # the same direction: the arc is a straight line
+        return ops.convert_to_tensor(weight * a + (1 - weight) * b)
+    a_share = np.sin(weight * angle) / np.sin(angle)
+    b_share = np.sin((1 - weight) * angle) / np.sin(angle)
+    return ops.convert_to_tensor((a_share * a + b_share * b).astype("float32"))
+
+
+def _as_arrays(a, b):
+    a, b = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
+    if a.shape != b.shape:
+        raise ValueError(f"the two noises must have one shape, got {a.shape} and {b.shape}")
+    return a, b
+
+
+def _cosine(a, b):
+    a, b = a.astype("float64").ravel(), b.astype("float64").ravel()
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def _in_front_of(t, ndim):
+    t = np.asarray(t, "float32")
+    return t.reshape(t.shape + (1,) * ndim) if t.ndim else t

@@ -1,0 +1,150 @@
+"""The U-Net: a picture with noise in it, and how much noise, in; the noise it sees, out.
+
+Called as `network([noisy_images (B, S, S, 3), noise_variances (B, 1, 1, 1)])`, it returns
+`(B, S, S, 3)`. The blocks are functions that make functions: `ResidualBlock(32)(x)` adds layers to
+`x` and returns the result, as Keras's own layers do. Write your own network: whatever takes and
+returns these shapes, and is built of registered layers, fits the `DiffusionModel`.
+"""
+
+import math
+
+import keras
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="diffusion")
+class SinusoidalEmbedding(layers.Layer):
+    """Turn one number into `dims` numbers: sines and cosines of it at rising frequencies.
+
+    Input `(..., 1)`, output `(..., dims)`, in float32 whatever the precision of the rest: the
+    highest frequency turns a thousand times between 0 and 1. The frequencies are spaced evenly in
+    their logarithm from 1 to `max_frequency`. Vaswani et al. 2017 (arXiv:1706.03762), section 3.5;
+    listing 8-7.
+
+    Raises ValueError if `dims` is odd or less than 4.
+    """
+
+    def __init__(self, dims=32, max_frequency=1000.0, **kwargs):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        if dims < 4 or dims % 2:
+            raise ValueError(f"an embedding needs an even number of dims, 4 or more, got {dims}")
+        self.dims, self.max_frequency = dims, max_frequency
+
+    def call(self, x):
+        frequencies = ops.exp(ops.linspace(0.0, math.log(self.max_frequency), self.dims // 2))
+        angles = 2.0 * math.pi * ops.cast(frequencies, "float32") * x
+        return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.dims)
+
+    def get_config(self):
+        config = {"dims": self.dims, "max_frequency": self.max_frequency}
+        return {**super().get_config(), **config}
+
+
+def ResidualBlock(width, dtype=None):  # noqa: N802 (named as the layer that it stands for)
+    """Return a function that adds two 3x3 convolutions to its input, and the input to their result.
+
+    Maps `(B, S, S, any)` to `(B, S, S, width)`. Where the input has another width, a 1x1
+    convolution on the way round fits it. He et al. 2015 (arXiv:1512.03385); listing 8-8.
+    """
+
+    def apply(x):
+        if x.shape[-1] == width:
+            residual = x
+        else:
+            residual = layers.Conv2D(width, kernel_size=1, dtype=dtype)(x)
+        x = layers.BatchNormalization(center=False, scale=False, dtype=dtype)(x)
+        x = layers.Conv2D(width, 3, padding="same", activation="swish", dtype=dtype)(x)
+        x = layers.Conv2D(width, 3, padding="same", dtype=dtype)(x)
+        return layers.Add(dtype=dtype)([x, residual])
+
+    return apply
+
+
+def DownBlock(width, block_depth, dtype=None):  # noqa: N802
+    """Return a function that applies `block_depth` residual blocks, then halves the picture.
+
+    Called with `[x, skips]`: each residual block's output is appended to the list `skips`.
+    Maps `(B, S, S, any)` to `(B, S/2, S/2, width)`. Listing 8-9.
+    """
+
+    def apply(x):
+        x, skips = x
+        for _ in range(block_depth):
+            x = ResidualBlock(width, dtype)(x)
+            skips.append(x)
+        return layers.AveragePooling2D(pool_size=2, dtype=dtype)(x)
+
+    return apply
+
+
+def UpBlock(width, block_depth, dtype=None):  # noqa: N802
+    """Return a function that doubles the picture, then applies `block_depth` residual blocks.
+
+    Called with `[x, skips]`: before each residual block the last of the list `skips` is taken off
+    it and joined to `x` along the channels. Maps `(B, S, S, any)` to `(B, 2S, 2S, width)`.
+    Listing 8-9.
+    """
+
+    def apply(x):
+        x, skips = x
+        x = layers.UpSampling2D(size=2, interpolation="bilinear", dtype=dtype)(x)
+        for _ in range(block_depth):
+            x = layers.Concatenate(dtype=dtype)([x, skips.pop()])
+            x = ResidualBlock(width, dtype)(x)
+        return x
+
+    return apply
+
+
+def build_unet(
+    image_size=64,
+    widths=(32, 64, 96, 128),
+    block_depth=2,
+    embedding_dims=32,
+    dtype="float32",
+):
+    """Build the U-Net of listing 8-6; with the defaults it has 1,953,507 parameters.
+
+    image_size: side of the square pictures, a multiple of 2 ** (len(widths) - 1).
+    widths: channels at each resolution; the last is the bottom of the U.
+    block_depth: residual blocks at each resolution.
+    embedding_dims: length of the embedding of the noise variance, even.
+    dtype: precision of the layers between input and output, "float32" or "mixed_bfloat16"; what
+        goes in and comes out is float32 in any case.
+
+    Returns a functional `keras.Model` of two inputs, `(B, S, S, 3)` and `(B, 1, 1, 1)`, whose last
+    layer starts at zero, so that the untrained network predicts no noise at all.
+    Ronneberger et al. 2015 (arXiv:1505.04597); Ho et al. 2020 (arXiv:2006.11239).
+
+    Raises ValueError if the picture cannot be halved as often as there are widths.
+    """
+    widths = tuple(widths)
+    if len(widths) < 2 or image_size % 2 ** (len(widths) - 1):
+        raise ValueError(
+            f"image_size must be a multiple of {2 ** (len(widths) - 1)} for widths {widths} "
+            f"(two or more of them), got {image_size}"
+        )
+    noisy_images = keras.Input((image_size, image_size, 3), name="noisy_images")
+    noise_variances = keras.Input((1, 1, 1), name="noise_variances")
+
+    x = layers.Conv2D(widths[0], kernel_size=1, dtype=dtype)(noisy_images)
+    embedding = SinusoidalEmbedding(embedding_dims, name="noise_embedding")(noise_variances)
+    embedding = layers.UpSampling2D(image_size, interpolation="nearest", dtype=dtype)(embedding)
+    x = layers.Concatenate(dtype=dtype)([x, embedding])
+
+    skips = []
+    for width in widths[:-1]:
+        x = DownBlock(width, block_depth, dtype)([x, skips])
+    for _ in range(block_depth):
+        x = ResidualBlock(widths[-1], dtype)(x)
+    for width in reversed(widths[:-1]):
+        x = UpBlock(width, block_depth, dtype)([x, skips])
+
+    pred_noises = layers.Conv2D(
+        3, kernel_size=1, kernel_initializer="zeros", dtype="float32", name="pred_noises"
+    )(x)
+    return keras.Model([noisy_images, noise_variances], pred_noises, name="unet")

@@ -1,0 +1,476 @@
+"""Find flowers -> decode each once -> one memory-mapped uint8 array with labels.
+
+The chapter's pipeline (listing 8-2) decodes every picture again in every epoch. Here a folder is
+decoded once, into a cache entry keyed by all that its pixels depend on, and mapped from then on.
+"""
+
+import contextlib
+import hashlib
+import json
+import operator
+import os
+import platform
+import re
+import shutil
+import time
+import uuid
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SPLITS = ("train", "valid", "test")
+FITS = {"crop": "centre crop", "stretch": "stretched"}
+FORMAT = 1  # of the cache: raise it when the same files would give other pixels
+ADVICE = "run 'make data', or pass --data-dir"
+_BUILDING = ".building-"
+
+
+@dataclass(frozen=True, eq=False)
+class Flowers:
+    """Images with their labels, all of one size.
+
+    Row i of `images`, `labels` and `splits` is one flower; `images` is read-only.
+    """
+
+    images: np.ndarray  # uint8 (N, S, S, 3), memory-mapped
+    labels: np.ndarray  # int64 (N,), index into class_names
+    class_names: tuple[str, ...]
+    splits: np.ndarray  # str (N,), "train", "valid" or "test", "" where unknown
+    name: str  # short, for folder names: "painted", or the data folder's own
+    description: str  # one line for people
+
+    def __len__(self):
+        return len(self.images)
+
+
+class _Found(NamedTuple):
+    path: Path
+    class_id: str | None  # None: a picture that nothing labels
+    split: str
+
+
+def load_flowers(
+    data_dir=None,
+    image_size=64,
+    fit="crop",
+    *,
+    splits=None,
+    cache_dir=None,
+    painted=4000,
+    seed=0,
+    progress=True,
+):
+    """Load flowers as `Flowers`: decoded the first time, from the cache ever after.
+
+    Args:
+        data_dir: the data set's folder or one above it, laid out as Kaggle does
+            (`train/<class>/x.jpg`), as Oxford does (`jpg/` beside `imagelabels.mat`), or any
+            folder of pictures, the parent folder being the class. None: what is under the
+            project's `data/`, painted flowers if nothing is. "painted": painted ones.
+        image_size: S, at least 8.
+        fit: "crop" resizes the largest centred square; "stretch" the whole picture, giving up
+            its aspect ratio as listing 8-2 does. Both are bilinear and, unlike Keras's loader,
+            antialiased: shrinking without gives jagged petals that a model learns to draw.
+        splits: for example ("train",); None takes all. Splits that do not lie next to each
+            other in train, valid, test are copied to memory.
+        cache_dir: default `data/cache` of the project.
+        painted, seed: how many painted flowers, and which.
+        progress: show a bar while decoding.
+
+    Unreadable files are skipped, and named in one warning. Raises FileNotFoundError where
+    there is nothing to read, ValueError for a bad argument, OSError where the cache cannot be
+    written. Source: listing 8-2.
+    """
+    image_size = _whole("image_size", image_size, least=8)
+    painted, seed = _whole("painted", painted, least=1), _whole("seed", seed, least=0)
+    if fit not in FITS:
+        raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+    cache_dir = ROOT / "data" / "cache" if cache_dir is None else Path(cache_dir)
+    folder = ROOT / "data" if data_dir is None else Path(data_dir)
+    root, found = (None, []) if data_dir == "painted" else _find(folder.absolute(), cache_dir)
+    if found:
+        flowers = _load_found(root, found, folder, image_size, fit, cache_dir, progress)
+    elif data_dir in (None, "painted"):
+        flowers = _load_painted(painted, image_size, seed, cache_dir, progress)
+    else:
+        raise FileNotFoundError(f"no images under {data_dir}: {ADVICE}")
+    return flowers if splits is None else _select(flowers, splits)
+
+
+def read_image(path, image_size, fit="crop"):
+    """Read one picture as uint8 (image_size, image_size, 3), upright.
+
+    Grey, palette, CMYK and 16-bit pictures become RGB; what is transparent becomes white.
+    """
+    with Image.open(path) as image:
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8: twice the target leaves the resize its work.
+        image.draft("RGB", (2 * image_size, 2 * image_size))
+        image = _to_rgb(ImageOps.exif_transpose(image))
+    width, height = image.size
+    side, box = min(width, height), None
+    if fit == "crop":
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image)
+
+
+def _to_rgb(image):
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        levels = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
+        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+# --- finding: a folder -> which pictures, of which class, in which split ---
+
+
+def _find(folder, cache_dir):
+    """The data set's folder and its pictures in order: by split, class, then name."""
+    sets = {}
+    for parent, paths in _walk(folder, skip={cache_dir.resolve(), ROOT / "data" / "cache"}):
+        plain, root, class_id, split = _place(parent, folder)
+        found = sets.setdefault((plain, _natural(str(root)), root), [])
+        found.extend(_Found(path, class_id, split) for path in paths)
+    if not sets:
+        return folder, []
+    chosen, *others = sorted(sets, key=lambda place: place[:2])
+    others = [str(root) for plain, _, root in others if not plain]
+    if others:
+        warnings.warn(
+            f"several data sets: using {chosen[2]}, not {', '.join(others)}", stacklevel=3
+        )
+    root, found = chosen[2], sets[chosen]
+    if (root / "imagelabels.mat").is_file():
+        found = _label_by_number(root, found)
+    return root, sorted(found, key=_order)
+
+
+def _walk(folder, skip):
+    """Each folder that holds pictures, with their paths: nothing hidden, no folder twice."""
+    seen = set(skip)
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        parent = Path(parent)
+        if parent.resolve() in seen:  # a symbolic link back up would go round for ever
+            folders.clear()
+            continue
+        seen.add(parent.resolve())
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+        paths = [parent / f for f in files if not f.startswith(".")]
+        paths = [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+        if paths:
+            yield parent, paths
+
+
+def _place(parent, folder):
+    """Whether `parent` is a plain folder, its data set's folder, its class and its split."""
+    for root in (parent, parent.parent):
+        if (root / "imagelabels.mat").is_file():
+            return False, root, None, ""
+    if parent.name in SPLITS:
+        return False, parent.parent, None, parent.name
+    if parent != folder and parent.parent.name in SPLITS:
+        return False, parent.parent.parent, parent.name, parent.parent.name
+    return True, folder, parent.name, ""
+
+
+def _label_by_number(root, found):
+    """Oxford's own layout: class and split stand in two files, by the number of the image."""
+    from scipy.io import loadmat  # slow to import, and of no use elsewhere
+
+    class_ids = loadmat(root / "imagelabels.mat")["labels"].ravel()
+    splits = {}
+    if (root / "setid.mat").is_file():
+        sets = loadmat(root / "setid.mat")
+        for split, key in zip(SPLITS, ("trnid", "valid", "tstid"), strict=True):
+            splits.update(dict.fromkeys(sets[key].ravel().tolist(), split))
+    labelled = []
+    for picture in found:
+        digits = re.search(r"([0-9]+)$", picture.path.stem)
+        number = int(digits[1]) if digits else 0
+        class_id = str(class_ids[number - 1]) if 1 <= number <= len(class_ids) else None
+        labelled.append(_Found(picture.path, class_id, splits.get(number, "")))
+    return labelled
+
+
+def _natural(text):
+    """A sort key in which "2" comes before "10"."""
+    parts = re.split(r"([0-9]+)", text)
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), text
+
+
+def _order(picture):
+    split = (*SPLITS, "").index(picture.split)
+    unlabelled = picture.class_id is None
+    return split, unlabelled, _natural(picture.class_id or ""), _natural(str(picture.path))
+
+
+def _name_classes(root, class_ids):
+    """Names for folder names: the data's own list, else the course's for the 102 flowers."""
+    shipped = Path(__file__).with_name("cat_to_name.json")
+    for path in (root / shipped.name, root.parent / shipped.name, shipped):
+        if path.is_file():
+            names = json.loads(path.read_text(encoding="utf-8"))
+            oxford = set(names) == set(class_ids) or (root / "imagelabels.mat").is_file()
+            if path != shipped or oxford:
+                return tuple(names.get(class_id, class_id) for class_id in class_ids)
+    return tuple(class_ids)
+
+
+# --- loading: pictures -> Flowers ---
+
+
+def _load_found(root, found, folder, image_size, fit, cache_dir, progress):
+    paths = [os.path.relpath(picture.path, root) for picture in found]
+    stats = [picture.path.stat() for picture in found]
+    files = [(p, s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
+    inside = root if root.is_relative_to(folder.absolute()) else folder.absolute()
+    name = inside.parent.name if inside.name in ("dataset", "jpg") else inside.name
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "flowers"
+
+    def fill(pixels):
+        return _decode_all(pixels, [picture.path for picture in found], fit, progress)
+
+    shape = (len(found), image_size, image_size, 3)
+    entry = cache_dir / f"{name[:40]}-{image_size}-{fit}"
+    images, notes = _cached(entry, [image_size, fit, files], shape, fill)
+    unread = {int(row): reason for row, reason in notes["unreadable"].items()}
+    _report(unread, paths, folder)
+    found = [picture for row, picture in enumerate(found) if row not in unread]
+    class_ids = sorted({p.class_id for p in found if p.class_id is not None}, key=_natural)
+    class_names = _name_classes(root, class_ids)
+    if any(picture.class_id is None for picture in found):
+        class_ids, class_names = [*class_ids, None], (*class_names, "unknown")
+    index = {class_id: label for label, class_id in enumerate(class_ids)}
+    where = "data" if folder == ROOT / "data" else folder
+    return Flowers(
+        images=images,
+        labels=np.array([index[picture.class_id] for picture in found], dtype=np.int64),
+        class_names=class_names,
+        splits=np.array([picture.split for picture in found], dtype="U5"),
+        name=name,
+        description=f"{len(found):,} flowers from {where}, {image_size}x{image_size}, {FITS[fit]}",
+    )
+
+
+def _decode_all(pixels, paths, fit, progress):
+    """Read `paths` into the rows of `pixels`, those of unreadable ones closed up."""
+
+    def read(row):
+        try:
+            pixels[row] = read_image(paths[row], pixels.shape[1], fit)
+        except Exception as error:  # whatever a damaged file makes a decoder raise
+            return f"{type(error).__name__}: {error}"
+
+    unreadable = {}
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # of odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        reasons = pool.map(read, range(len(paths)))
+        for row, reason in enumerate(
+            tqdm(reasons, "decoding", len(paths), unit=" images", disable=not progress)
+        ):
+            if reason:
+                unreadable[row] = reason
+    kept = [row for row in range(len(paths)) if row not in unreadable]
+    for target, row in enumerate(kept):
+        if target != row:
+            pixels[target] = pixels[row]
+    return {"count": len(kept), "unreadable": unreadable}
+
+
+def _report(unreadable, paths, folder):
+    if not unreadable:
+        return
+    if len(unreadable) == len(paths):
+        row, reason = next(iter(unreadable.items()))
+        raise FileNotFoundError(
+            f"none of the {len(paths)} images under {folder} can be read "
+            f"({paths[row]!r}: {reason}): {ADVICE}"
+        )
+    names = ", ".join(repr(paths[row]) for row in list(unreadable)[:10])
+    more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
+    warnings.warn(
+        f"skipped {len(unreadable)} of {len(paths)} images under {folder}, unreadable: "
+        f"{names}{more}",
+        stacklevel=4,
+    )
+
+
+def _load_painted(count, image_size, seed, cache_dir, progress):
+    from diffusion import synthetic  # here, so that real flowers never wait for it
+
+    def fill(pixels):
+        images, labels = synthetic.paint_flowers(
+            count, image_size=image_size, seed=seed, progress=progress
+        )
+        pixels[:] = images
+        return {"count": count, "labels": np.asarray(labels).tolist()}
+
+    painter = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()
+    images, notes = _cached(
+        cache_dir / f"painted-{image_size}",
+        [count, image_size, seed, painter],
+        (count, image_size, image_size, 3),
+        fill,
+    )
+    return Flowers(
+        images=images,
+        labels=np.array(notes["labels"], dtype=np.int64),
+        class_names=tuple(synthetic.SPECIES),
+        splits=np.full(count, "", dtype="U5"),
+        name="painted",
+        description=f"{count:,} painted flowers, {image_size}x{image_size}, seed {seed}",
+    )
+
+
+def _select(flowers, splits):
+    splits = (splits,) if isinstance(splits, str) else tuple(splits)
+    present = [split for split in SPLITS if split in flowers.splits]
+    for split in splits:
+        if split not in present:
+            choices = ", ".join(present) or f"none ({flowers.name} has no splits)"
+            raise ValueError(f"unknown split {split!r}: choices are {choices}")
+    if not splits:
+        raise ValueError(f"splits is empty: choices are {', '.join(present) or None}")
+    rows = np.flatnonzero(np.isin(flowers.splits, splits))
+    if len(rows) == rows[-1] - rows[0] + 1:
+        rows = slice(rows[0], rows[-1] + 1)  # stays mapped
+    images = flowers.images[rows]
+    images.flags.writeable = False
+    total, rest = flowers.description.split(" ", 1)
+    return Flowers(
+        images=images,
+        labels=flowers.labels[rows],
+        class_names=flowers.class_names,
+        splits=flowers.splits[rows],
+        name=flowers.name,
+        description=f"{len(images):,} of {total} {rest}, splits {', '.join(splits)}",
+    )
+
+
+# --- the cache: one folder an entry, whole or not there ---
+
+
+def _cached(entry, depends_on, shape, fill):
+    """The pixels and notes of `entry`, made by `fill(pixels) -> notes` if they are not there.
+
+    `fill` writes rows into a mapped file in a folder of its own; only the finished folder gets
+    the name that is looked for. With nothing to keep (count 0) nothing is published.
+    """
+    key = hashlib.sha256(json.dumps([FORMAT, depends_on]).encode()).hexdigest()
+    entry = entry.with_name(f"{entry.name}-{key[:20]}")
+    _remove_abandoned(entry.parent)
+    if (finished := _open(entry, shape)) is not None:
+        return finished
+    maker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{platform.node()}"
+    building = entry.with_name(_BUILDING + maker)
+    try:
+        with _explained(entry.parent):
+            building.mkdir(parents=True)
+            pixels = _allocate(building / "images.uint8", shape)
+        notes = fill(pixels)
+        with _explained(entry.parent):
+            pixels.flush()
+            del pixels
+            if notes["count"] == 0:
+                return None, notes
+            os.truncate(building / "images.uint8", notes["count"] * int(np.prod(shape[1:])))
+            (building / "notes.json").write_text(json.dumps(notes))
+            return _publish(building, entry, shape)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _open(entry, shape):
+    """A finished entry's pixels and notes; None where it is missing or damaged."""
+    try:
+        notes = json.loads((entry / "notes.json").read_text())
+        shape = (notes["count"], *shape[1:])
+        if (entry / "images.uint8").stat().st_size != np.prod(shape):
+            return None
+        return np.memmap(entry / "images.uint8", np.uint8, "r", shape=shape), notes
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _publish(building, entry, shape):
+    if entry.exists() and _open(entry, shape) is None:
+        damaged = building.with_name(building.name + "-damaged")
+        os.rename(entry, damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+    # Where another process was faster, its entry holds the same pixels.
+    with contextlib.suppress(OSError):
+        os.rename(building, entry)
+    finished = _open(entry, shape)
+    if finished is None:
+        raise OSError(f"the entry {entry.name} cannot be put there")
+    return finished
+
+
+def _allocate(path, shape):
+    """A mapped file with its space taken now: a full disk found later would kill the process."""
+    size = int(np.prod(shape))
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise OSError(f"{size / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free")
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+    return np.memmap(path, np.uint8, "r+", shape=shape)
+
+
+@contextlib.contextmanager
+def _explained(cache_dir):
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"cannot write the cache of images in {cache_dir} ({error.strerror or error}): "
+            "free some space there, or pass cache_dir, a folder that can be written"
+        ) from error
+
+
+def _remove_abandoned(cache_dir):
+    """Remove what killed processes left: theirs if of this machine, any after a day."""
+    for folder in cache_dir.glob(_BUILDING + "*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pid, _, node = folder.name.removeprefix(_BUILDING).split("-", 2)
+            killed = node.startswith(platform.node()) and not _is_running(int(pid))
+            if killed or time.time() - folder.stat().st_mtime > 24 * 3600:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid):
+    if os.name == "nt":  # there, os.kill(pid, 0) would do more than ask
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _whole(name, value, least):
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return number

@@ -1,0 +1,483 @@
+"""Painted flowers: a small data set made from nothing, for when no photographs were downloaded.
+
+Everything on the canvas is one kind of stroke, the petal: leaves, stems, flower centres and the
+blurred lights behind them are petals too. A species is a row of data: whorls of petals, painted
+from the back to the front, then discs and dots for its centre. Points and directions are complex
+numbers: x to the right, y up, the frame reaching from -1-1j to 1+1j, whatever its size in pixels.
+"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+from tqdm.auto import tqdm
+
+SMALLEST, LARGEST = 16, 128
+PAINTED_AT = 64  # smaller pictures are painted at this size or above, and averaged down
+GOLDEN_ANGLE = 137.508
+SHADOW = 0.4  # the share of light that a petal takes from what lies under it
+
+
+@dataclass(frozen=True)
+class Whorl:
+    """Petals that stand around one point; lengths are in flower radii, angles in degrees.
+
+    The outline of a petal is `half_width = width * u**belly * (1 - u)**taper`, scaled to peak at
+    `width`, where u runs from 0 at its foot to 1 at its tip.
+    """
+
+    petals: int
+    width: float  # half the petal's breadth, as a share of its length
+    length: float = 1.0
+    shrink: float = 1.0  # length of the last petal, as a share of the first
+    belly: float = 0.5
+    taper: float = 0.5
+    foot: float = 0.05  # distance from the flower's centre to the petal's foot
+    notch: float = 0.0
+    ruffle: float = 0.0
+    curl: float = 0.0  # bends petals upwards (positive) or lets them hang
+    veins: float = 0.08
+    lift: float = 0.0  # 1 faces the reader however far the flower is tilted
+    turn: float | None = None  # angle from petal to petal; evenly spread if None
+    angles: tuple[float, ...] = ()  # explicit directions, for flowers with an up and a down
+    colours: str = ""  # from foot to tip; the species' palette if empty
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Stamens or seeds, spread by the golden angle between two radii."""
+
+    count: int
+    inner: float
+    outer: float
+    radius: float
+    colour: str
+    threads: str = ""  # colour of the filaments that carry them, if any
+
+
+@dataclass(frozen=True)
+class Species:
+    """One kind of flower; where there are several palettes or grounds, each picture draws one."""
+
+    name: str
+    palettes: tuple[str, ...]
+    whorls: tuple[Whorl, ...]
+    discs: tuple[tuple[float, str], ...] = ()  # radius, colours from the shaded to the lit side
+    dots: tuple[Dots, ...] = ()
+    grounds: tuple[str, ...] = (
+        "16301c 2f5a2c 7fae52", "122b2a 27564a 6aa886", "2a3414 5a6e28 c0bc5e", "1a2a3c 345a66 8ab8a0",
+    )  # fmt: skip
+    leaves: int = 3
+    leaf: Whorl = Whorl(1, 0.22, taper=0.9, veins=0.12, colours="1d4a22 3a7a34 74ad55")
+    stem: float | None = None  # how far above the flower's centre it begins, in flower radii
+    upright: bool = False  # seen from the side, or with an up and a down
+    squash: float = 0.72  # breadth of the flower at its greatest tilt
+    florets: tuple[tuple[complex, float], ...] = ((0, 1.0),)  # where, and how large
+
+
+FLOWERS = (
+    Species(
+        "daisy",
+        ("dfe3d2 ffffff fffdf6", "d8c8e0 f6eefb ffffff", "e9a9c4 fbe9f1 ffffff"),
+        (Whorl(15, 0.13, taper=0.3, foot=0.16, veins=0.05),
+         Whorl(14, 0.13, 0.95, taper=0.3, foot=0.16, veins=0.05)),
+        discs=((0.29, "b86a08 f2b415 ffe25a"),),
+        dots=(Dots(45, 0.0, 0.26, 0.03, "fff09a"),),
+    ),
+    Species(
+        "sunflower",
+        ("d97a06 fbb40c ffd93b", "c45f08 f39a10 ffc62e"),
+        (Whorl(19, 0.15, taper=0.8, foot=0.3, veins=0.12),
+         Whorl(18, 0.15, 0.92, taper=0.8, foot=0.3, veins=0.12)),
+        discs=((0.46, "2a1406 4d290e 7a481c"), (0.2, "241206 3d2a10 5a4a1c")),
+        dots=(Dots(90, 0.24, 0.44, 0.024, "b97a26"), Dots(30, 0.0, 0.2, 0.024, "7d7a2c")),
+        grounds=("2a4a6a 5b8fb8 b8d8e8", "16301c 2f5a2c 6f9a4a"),
+    ),
+    Species(
+        "poppy",
+        ("2a0508 c81a12 ee3a1e f8583a", "3a0a08 e0480e fa7a1e ffa04a", "4a1220 d8506a f58a98 ffb4b8"),
+        (Whorl(3, 0.62, taper=0.28, foot=0.0, ruffle=0.05, veins=0.1),
+         Whorl(3, 0.6, 0.86, taper=0.28, foot=0.0, ruffle=0.05, veins=0.1)),
+        discs=((0.13, "3a4a1e 7a8a3c b4bc6a"),),
+        dots=(Dots(46, 0.15, 0.3, 0.03, "1c1024"),),
+        grounds=("28401c 5f7f34 b0b868", "1a3420 3c6a3c 8cae62"),
+    ),
+    Species(
+        "tulip",
+        ("e8c83a d8202e f04a48 fa8a70", "f0e0a0 e0559a f58abf fbc0dc", "d8a020 f2b418 fbd040 ffe88a",
+         "e0d8c0 6a2a8a 9a52b4 c48ad4"),
+        (Whorl(3, 0.26, 1.6, taper=0.7, angles=(78, 102, 90), foot=0.0),
+         Whorl(3, 0.3, 1.62, belly=0.4, taper=0.6, angles=(60, 120, 90), foot=0.0, curl=0.75)),
+        leaves=3, stem=0.0, upright=True, florets=((-0.72j, 1.0),),
+    ),
+    Species(
+        "rose",
+        ("5a0412 a80c24 d42a3c ee6a68", "a83a5a e0708e f4a2b4 fcd0d6", "c07a1e eeb03e f8d070 fdeab0",
+         "c8a890 eeded0 faf2e6 ffffff"),
+        (Whorl(21, 0.6, shrink=0.2, taper=0.25, foot=0.0, turn=GOLDEN_ANGLE, veins=0.03),),
+        leaves=5,
+    ),
+    Species(
+        "iris",
+        ("f4c020 f6e6c0 6a4ab8 4a2c98", "f0b818 f4eed8 8a9ae0 5a6ac8", "e8a010 f8e8b0 b070c0 7a3a90"),
+        (Whorl(3, 0.34, 1.0, belly=0.7, taper=0.3, angles=(62, 118, 90), foot=0.0, curl=0.6,
+               ruffle=0.03),
+         Whorl(3, 0.4, 1.0, belly=0.9, taper=0.26, angles=(194, 346, 270), foot=0.0, curl=-0.55,
+               ruffle=0.04, veins=0.2)),
+        stem=0.0, upright=True,
+    ),
+    Species(
+        "water lily",
+        ("f6d8e4 f2a0c4 f8c4da fdeaf2", "f4f0d8 fdfaf0 ffffff ffffff", "f0c8e8 c87ac8 dca0dc f0d0f0"),
+        (Whorl(10, 0.22, taper=0.65, foot=0.1, veins=0.05),
+         Whorl(9, 0.23, 0.82, taper=0.65, foot=0.06, veins=0.05, lift=0.4),
+         Whorl(8, 0.24, 0.6, taper=0.65, foot=0.03, veins=0.05, lift=0.8)),
+        discs=((0.15, "d88a0a f8bc1e ffe060"),),
+        dots=(Dots(34, 0.02, 0.2, 0.03, "ffe87a"),),
+        grounds=("0c2434 1c4a5a 4a8a92", "0e2a2c 20504a 4f8a78"),
+        leaf=Whorl(1, 0.5, veins=0.1, colours="1a4630 2f6e44 5aa060"), leaves=4, squash=0.6,
+    ),
+    Species(
+        "bluebell",
+        ("3a3a98 5a5ecc 8a94ee", "4a2c90 7450c8 a88cf0", "2c50a0 4a80d4 8ab4f4"),
+        (Whorl(2, 0.3, 1.25, belly=0.3, angles=(244, 296), foot=0.3, curl=0.9),
+         Whorl(3, 0.27, 1.2, belly=0.25, taper=0.3, angles=(260, 280, 270), foot=0.0, veins=0.15)),
+        grounds=("1c3420 4a6a34 a8b868", "16302a 35604a 88ac80"),
+        stem=0.95, upright=True, leaves=3,
+        florets=((0.3 + 0.85j, 0.5), (-0.42 + 0.62j, 0.58), (0.5 + 0.3j, 0.64),
+                 (-0.46 - 0.06j, 0.68), (0.32 - 0.32j, 0.72)),
+    ),
+    Species(
+        "hibiscus",
+        ("6a0420 e03058 f4607a fa98a0", "8a0a2a f47a3a fa9e4e fcc478", "9a0a3a f6d0dc fbe8ee ffffff",
+         "8a0818 f6c01e fad648 fdea90"),
+        (Whorl(5, 0.5, taper=0.26, foot=0.0, ruffle=0.03, veins=0.16),
+         Whorl(1, 0.05, 0.72, taper=0.2, angles=(0,), foot=0.0, colours="c83048 f8d0a0"),
+         Whorl(7, 0.5, 0.62, angles=(-12, 12, -7, 7, -13, 13, 0), shrink=1.25, foot=0.5,
+               colours="d89010 fce060")),
+        dots=(),
+    ),
+    Species(
+        "dahlia",
+        ("7a0a4a c81e7a f268b0", "a82a06 ee6218 fcae50", "4a1060 8a2ea0 cc7cd8", "b8860a f4c41e fdee90"),
+        (Whorl(34, 0.22, shrink=0.25, taper=0.5, foot=0.06, turn=GOLDEN_ANGLE, veins=0.06),
+         Whorl(5, 0.4, 0.2, foot=0.0)),
+    ),
+    Species(
+        "pansy",
+        ("f8c810 1c0828 5a2a9a 8a5cd0", "f8c810 30100a f4b414 fcdc5a", "f8d020 2a0a30 b02a68 e078a8",
+         "f8c810 201048 e8e4f6 ffffff"),
+        (Whorl(2, 0.58, 0.95, taper=0.3, angles=(58, 122), foot=0.0, ruffle=0.02,
+               colours="2a1050 4a2290 6a40b8 8862d0"),
+         Whorl(2, 0.52, 0.9, taper=0.3, angles=(8, 172), foot=0.0, ruffle=0.02, veins=0.12),
+         Whorl(1, 0.68, 0.92, taper=0.28, angles=(270,), foot=0.0, ruffle=0.03, veins=0.12)),
+        discs=((0.08, "c8a010 f8d020 fff080"),), upright=True,
+    ),
+    Species(
+        "cherry blossom",
+        ("d84a80 f8c4d8 fde4ee ffffff", "c83070 f49cc0 f8bcd4 fde0ea"),
+        (Whorl(5, 0.42, taper=0.3, foot=0.02, notch=0.14, veins=0.06),),
+        discs=((0.09, "a83a4a d8788a f0b0b0"),),
+        dots=(Dots(16, 0.2, 0.42, 0.03, "e8a020", "f8d0dc"),),
+        grounds=("4a6a8a 8ab0cc d8e8f0", "5a3a4a 9a6a80 d8a8b8", "203a2a 4a7048 98b878"),
+        leaf=Whorl(1, 0.2, taper=0.9, colours="4a3a1c 6a7a34 a4b45c"), leaves=2,
+    ),
+    Species(
+        "lily",
+        ("b8c050 f6b8cc e04a86 fbe4ec", "c8c040 f48a1e f06a10 fab050", "c8d068 fdf8e8 ffffff ffffff"),
+        (Whorl(3, 0.25, taper=0.75, foot=0.03, veins=0.1), Whorl(3, 0.3, taper=0.75, foot=0.03, veins=0.1)),
+        dots=(Dots(26, 0.16, 0.5, 0.016, "8a1e30"), Dots(6, 0.4, 0.46, 0.05, "7a300a", "dce8a0")),
+    ),
+    Species(
+        "anemone",
+        ("f4f0fa 3a2a9a 5a4ac8 8a80e8", "fbeef4 b81a6a e0489a f088c0", "f8f0f0 c01828 e43a40 f47a70",
+         "d0d0e0 f0f0f8 ffffff ffffff"),
+        (Whorl(6, 0.36, taper=0.35, foot=0.0), Whorl(5, 0.36, 0.88, taper=0.35, foot=0.0)),
+        discs=((0.17, "0a0814 1e1a34 4a4670"),),
+        dots=(Dots(38, 0.2, 0.34, 0.028, "14102a"),),
+    ),
+    Species(
+        "daffodil",
+        ("d8c010 f8dc20 fdee6a", "e0dca0 fdf8e0 ffffff"),
+        (Whorl(3, 0.34, taper=0.6, foot=0.05), Whorl(3, 0.34, taper=0.6, foot=0.05),
+         Whorl(9, 0.5, 0.46, taper=0.12, foot=0.0, lift=0.3, ruffle=0.06, veins=0.14,
+               colours="b84a04 e87a0a fa9a14 ffc040")),
+        dots=(Dots(6, 0.03, 0.08, 0.03, "fff0a0"),), stem=0.0,
+    ),
+    Species(
+        "orchid",
+        ("f0a0d0 c83a9a e070bc f4b4e0", "f8f0d0 f8f0f8 ffffff ffffff", "f4e060 d8d850 ecec8a f8f8c0"),
+        (Whorl(3, 0.3, 0.95, taper=0.5, angles=(90, 214, 326), foot=0.0, veins=0.12),
+         Whorl(2, 0.56, 1.0, belly=0.7, taper=0.28, angles=(12, 168), foot=0.0, veins=0.14),
+         Whorl(3, 0.4, 0.46, taper=0.4, angles=(215, 325, 270), foot=0.0,
+               colours="f8d030 b0105a 8a0a4a c83a80")),
+        discs=((0.09, "d8a8b0 f8e8e8 ffffff"),), upright=True, leaves=2, leaf=Whorl(1, 0.2, colours="1d4a22 3a7a34 74ad55"),
+        grounds=("10241c 24443a 5a8070", "2a1c30 4a3858 80708c"),
+    ),
+)  # fmt: skip
+DOME = Whorl(1, 0.5, veins=0.0)
+SPECIES = tuple(species.name for species in FLOWERS)
+
+
+@cache
+def gradient(colours):
+    """A table (3, 64) of colours in [0, 1], from a row of hexadecimal stops."""
+    stops = np.array([list(bytes.fromhex(stop)) for stop in str(colours).split()]) / 255
+    places = np.linspace(0, len(stops) - 1, 64)
+    table = [np.interp(places, np.arange(len(stops)), channel) for channel in stops.T]
+    return np.array(table, "f4")
+
+
+class Canvas:
+    """A picture in the making: `pixels` (3, size, size) in [0, 1], lit from one direction."""
+
+    def __init__(self, size, light):
+        self.pixels = np.zeros((3, size, size), "f4")
+        self.light = complex(light)  # a unit complex number that points to the light
+        self.size = size
+        self.across = ((np.arange(size) + 0.5) * 2 / size - 1).astype("f4")
+
+    def window(self, points, margin):
+        """The part of the frame around points, as a slice of rows and one of columns."""
+        across, down = [point.real for point in points], [-point.imag for point in points]
+        edges = []
+        for places in (down, across):
+            first = int((min(places) - margin + 1) * self.size / 2)
+            last = int((max(places) + margin + 1) * self.size / 2) + 1
+            edges.append(slice(min(max(first, 0), self.size), min(max(last, 0), self.size)))
+        return edges
+
+    def petal(self, origin, axis, side, shape, colours, bend=0.0, phase=0.0, tone=1.0, blur=0.0):
+        """Paint a petal and its shadow, from `origin` along `axis`, `side` its crosswise unit."""
+        origin, axis, side = complex(origin), complex(axis), complex(side)
+        edge = side * shape.width
+        spine = origin, origin + (axis + bend * side / 2) / 2, origin + axis + bend * side
+        around = [point + sign * edge for point in spine for sign in (-1, 1)]
+        rows, columns = self.window(around, 0.06 + blur)
+        x, y = self.across[columns] - origin.real, -self.across[rows, None] - origin.imag
+        if x.size < 2 or y.size < 2:
+            return
+        area = axis.real * side.imag - axis.imag * side.real
+        along = x * (side.imag / area) - y * (side.real / area)
+        across = y * (axis.real / area) - x * (axis.imag / area)
+        if bend:
+            across -= bend * along * along
+        field, inside, half_width = outline_field(along, across, shape, phase)
+
+        # field / steepness is the distance to the outline in pixels: edges are one pixel soft
+        down, right = slopes(field)
+        steepness = np.sqrt(down * down + right * right) + 1e-7
+        softness = 1 + blur * self.size
+        cover = fraction(0.5 + field / (steepness * softness))
+        reach = softness + 0.03 * self.size
+        field += (0.012 * self.size) * (self.light.real * right - self.light.imag * down)
+        shadow = fraction(0.5 + field / (steepness * reach))
+
+        position = np.maximum(np.minimum(across / (half_width + 0.02), 1), -1)
+        lit = petal_shading(inside, position, shape, axis, side, self.light)
+        colour = colours.take((inside * 63).astype(np.intp), axis=1)
+        patch = self.pixels[:, rows, columns]
+        patch *= (1 - SHADOW * shadow) * (1 - cover)
+        colour *= lit * cover * tone
+        patch += colour
+
+    def dots(self, points, radius, colour, opacity=1.0):
+        """Paint soft round dots, one around each of `points`, all in one colour."""
+        width = float(np.hypot(radius, 0.6 / self.size))  # no dot is smaller than its pixel
+        column, row = points.real.astype("f4")[:, None], points.imag.astype("f4")[:, None]
+        by_column = np.exp(-(((self.across - column) / width) ** 2))
+        by_row = np.exp(-(((-self.across - row) / width) ** 2))
+        strength = 1.6 * float(radius / width) ** 2
+        cover = np.minimum(strength * (by_row.T @ by_column), 1) * opacity
+        self.pixels += cover * (colour[:, None, None] - self.pixels)
+
+
+def fraction(values):
+    """Values cut off at 0 and 1 (for small arrays, twice as fast as np.clip)."""
+    return np.minimum(np.maximum(values, 0), 1)
+
+
+def outline_field(along, across, shape, phase):
+    """Above zero inside a petal; with the place along it (0 to 1) and its half width there."""
+    if shape.notch:
+        along = along + shape.notch * np.exp(across * across * -((0.3 * shape.width) ** -2))
+    if shape.ruffle:
+        along = along * (1 + shape.ruffle * np.sin(across * (6 / shape.width) + phase))
+    inside = fraction(along)
+    belly, taper = shape.belly, shape.taper
+    widest = belly / (belly + taper)
+    peak = widest**belly * (1 - widest) ** taper
+    half_width = inside**belly * (1 - inside) ** taper
+    half_width *= shape.width / peak
+    overshoot = along - inside
+    return half_width * half_width - across * across - overshoot * overshoot, inside, half_width
+
+
+def slopes(field):
+    """The change of a field from pixel to pixel, down its rows and along its columns."""
+    down, right = np.empty_like(field), np.empty_like(field)
+    np.subtract(field[2:], field[:-2], out=down[1:-1])
+    np.subtract(field[:, 2:], field[:, :-2], out=right[:, 1:-1])
+    down[1:-1] *= 0.5
+    right[:, 1:-1] *= 0.5
+    down[0], down[-1] = field[1] - field[0], field[-1] - field[-2]
+    right[:, 0], right[:, -1] = field[:, 1] - field[:, 0], field[:, -1] - field[:, -2]
+    return down, right
+
+
+def petal_shading(inside, position, shape, axis, side, light):
+    """Brightness over a petal: hollow across, arched along, veined, darker at its foot."""
+    facing_side = (light * side.conjugate()).real / abs(side)
+    facing_axis = (light * axis.conjugate()).real / abs(axis)
+    shading = 0.8 - 0.08 * facing_axis + inside * (0.2 + 0.2 * facing_axis)
+    shading += position * (0.13 * facing_side)
+    if shape.veins:
+        veins = np.cos(position * 10) - np.exp(position * position * -40)
+        shading += (shape.veins * 0.6) * veins * (1 - inside)
+    return shading
+
+
+def paint_ground(canvas, rng, colours):
+    """Fill the canvas with a soft, out-of-focus ground and a few round lights."""
+    height = np.linspace(52, 14, canvas.size).astype(int)
+    canvas.pixels[:] = colours[:, height][:, :, None]
+    for place, shade in zip(rng.uniform(-1.1, 1.1, (4, 2)), rng.integers(0, 64, 4), strict=True):
+        canvas.dots(complex(*place) * np.ones(1), rng.uniform(0.3, 0.7), colours[:, shade])
+    across, down, width = rng.uniform(-1, 1, (3, 7, 1, 1)).astype("f4")
+    gap = np.hypot(canvas.across - across, canvas.across[:, None] - down)
+    lights = fraction((0.22 + 0.1 * width - gap) / 0.1) * rng.uniform(0.1, 0.45, (7, 1, 1))
+    light = colours[:, 63, None, None] * 0.7 + 0.3
+    canvas.pixels += lights.max(0).astype("f4") * (light - canvas.pixels)
+
+
+def paint_leaves(canvas, rng, species, heart, radius):
+    """Paint the stem and the leaves behind a flower whose centre is `heart`."""
+    colours = gradient(species.leaf.colours)
+    top, foot = heart + 1j * radius * (species.stem or 0), complex(heart.real * 0.5, -1.3)
+    for _ in range(species.leaves):
+        if species.stem is None:
+            origin, angle = heart, rng.uniform(0, 2 * np.pi)
+        else:
+            origin = heart + (foot - heart) * rng.uniform(0.6, 1.0)
+            angle = np.pi / 2 + rng.choice([-1, 1]) * rng.uniform(0.2, 0.9)
+        axis = radius * rng.uniform(1.0, 1.35) * np.exp(1j * angle)
+        canvas.petal(origin, axis, axis * 1j, species.leaf, colours, rng.uniform(-0.3, 0.3),
+                     tone=rng.uniform(0.7, 1.0), blur=rng.choice([0.0, 0.03]))  # fmt: skip
+    if species.stem is not None:
+        axis = foot - top
+        bend = rng.uniform(-0.08, 0.08) if len(species.florets) == 1 else 0.0
+        canvas.petal(top, axis, axis * 1j, line(0.04, axis), colours, bend)
+    for place, _ in species.florets if len(species.florets) > 1 else ():
+        joint = top + (heart - top) * (0.9 - place.imag)
+        axis = heart + radius * place - joint
+        canvas.petal(joint, axis, axis * 1j, line(0.025, axis), colours, place.real * 0.3)
+
+
+def line(half_width, axis):
+    """The shape of a thin stroke along `axis`."""
+    return Whorl(1, half_width / (abs(axis) + 0.01), belly=0.01, taper=0.01, veins=0.0)
+
+
+def paint_whorl(canvas, rng, whorl, heart, pose, start, colours):
+    """Paint one whorl's petals around `heart`; `pose` carries flower to frame."""
+    turn = 360 / whorl.petals if whorl.turn is None else whorl.turn
+    angles = np.array(whorl.angles or np.arange(whorl.petals) * turn)
+    lengths = whorl.length * np.linspace(1, whorl.shrink, whorl.petals)
+    jitter = rng.normal(0, 1, (whorl.petals, 4)).clip(-2, 2)
+    sway = min(3.5, 40 / whorl.petals)
+    for angle, length, petal in zip(angles, lengths, jitter.tolist(), strict=True):
+        direction = np.exp(1j * (start + np.deg2rad(angle + sway * petal[0])))
+        axis = direction * (length * (1 + 0.04 * petal[1]) - whorl.foot)
+        canvas.petal(heart + pose(direction * whorl.foot, whorl.lift), pose(axis, whorl.lift),
+                     pose(axis * 1j, whorl.lift), whorl, colours,
+                     bend=float(whorl.curl * direction.real) + 0.04 * petal[2],
+                     phase=2 * petal[3], tone=1 + 0.04 * petal[3])  # fmt: skip
+
+
+def paint_centre(canvas, rng, species, heart, pose):
+    """Paint the discs and dots at the heart of a flower."""
+    for radius, colours in species.discs:
+        axis, side = pose(2 * radius * canvas.light, 0.3), pose(2j * radius * canvas.light, 0.3)
+        canvas.petal(heart - axis / 2, axis, side, DOME, gradient(colours))
+    for dots in species.dots:
+        radii = np.sqrt(np.linspace(dots.inner**2, dots.outer**2, dots.count))
+        radii = radii + rng.normal(0, 0.012, dots.count)
+        turn = GOLDEN_ANGLE if dots.count > 8 else 360 / dots.count
+        angles = np.deg2rad(turn) * np.arange(dots.count) + rng.uniform(0, 6)
+        tips = pose(radii * np.exp(1j * angles), 0.2)
+        for tip in tips if dots.threads else ():
+            canvas.petal(heart, tip, tip * 1j, line(0.016, tip), gradient(dots.threads))
+        size, colour = dots.radius * abs(pose(1, 1)), gradient(dots.colour)[:, 0]
+        canvas.dots(heart + tips - 0.6 * size * canvas.light, size, colour * 0.4)
+        canvas.dots(heart + tips, size, colour)
+
+
+def paint_flower(rng, species, size):
+    """Paint one picture (size, size, 3) of 0 to 255; the scene hangs on `rng` alone, not on size."""
+    canvas = Canvas(size, np.exp(1j * rng.normal(2.1, 0.35)))
+    heart = complex(*rng.uniform(-0.12, 0.12, 2))
+    radius, squash = rng.uniform(0.76, 0.98), rng.uniform(species.squash, 1)
+    facing = np.exp(1j * rng.normal(np.pi / 2, 0.15 if species.upright else 0.4))
+    start = rng.normal(0, 0.1) if species.upright else rng.uniform(0, 2 * np.pi)
+    colours = gradient(rng.choice(species.palettes)) * rng.normal(1, 0.04, (3, 1))
+    colours = fraction(colours).astype("f4")
+
+    def pose(point, lift, scale=radius):
+        tilted = point * facing.conjugate()  # leaning back along `facing`, it looks flatter so
+        tilted = tilted.real * (squash + lift * (1 - squash)) + 1j * tilted.imag
+        return scale * tilted * facing
+
+    ground = gradient(rng.choice(species.grounds))
+    paint_ground(canvas, rng, ground)
+    paint_leaves(canvas, rng, species, heart, radius)
+    canvas.dots(np.array([heart]), radius, ground[:, 0] * 0.6, opacity=0.4)
+    for place, share in species.florets:
+        smaller = partial(pose, scale=radius * share)
+        for index, whorl in enumerate(species.whorls):
+            turned = start if whorl.angles else start + index * np.pi / whorl.petals
+            own = gradient(whorl.colours) if whorl.colours else colours
+            paint_whorl(canvas, rng, whorl, heart + radius * place, smaller, turned, own)
+        paint_centre(canvas, rng, species, heart + radius * place, smaller)
+    return fraction(canvas.pixels).transpose(1, 2, 0) * 255
+
+
+def paint_flowers(count, image_size=64, seed=0, progress=False):
+    """Paint a balanced data set of flowers, every picture different.
+
+    Picture i hangs on `seed` and i alone: a larger `count` only adds pictures, and another
+    `image_size` shows the same flowers smaller or larger. Each 16 pictures in a row hold every
+    species once, in an order of their own.
+
+    Args:
+        count: how many pictures, at least 1.
+        image_size: height and width in pixels, 16 to 128.
+        seed: a whole number, 0 or more.
+        progress: whether to show a bar.
+
+    Returns:
+        images (count, image_size, image_size, 3) of uint8, and labels (count,) of int64, which
+        index into `SPECIES`.
+
+    Raises:
+        ValueError: if count, image_size or seed is out of range.
+    """
+    if count < 1:
+        raise ValueError(f"count is {count}: ask for at least 1 picture")
+    if not SMALLEST <= image_size <= LARGEST:
+        raise ValueError(f"image_size is {image_size}: choose {SMALLEST} to {LARGEST} pixels")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: choose a whole number, 0 or more")
+    images = np.empty((count, image_size, image_size, 3), np.uint8)
+    labels = np.empty(count, np.int64)
+    factor = -(-PAINTED_AT // image_size)
+    for index in tqdm(range(count), desc="painting flowers", disable=not progress):
+        block, place = divmod(index, len(SPECIES))
+        # the third number keeps these draws apart from those of the pictures
+        order = np.random.default_rng([seed, block, 1]).permutation(len(SPECIES))
+        labels[index] = order[place]
+        picture = paint_flower(
+            np.random.default_rng([seed, index]), FLOWERS[order[place]], image_size * factor
+        )
+        pixels = picture.reshape(image_size, factor, image_size, factor, 3).mean((1, 3))
+        images[index] = np.round(pixels)
+    return images, labels

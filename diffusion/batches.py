@@ -6,6 +6,8 @@ import warnings
 import keras
 import numpy as np
 
+from diffusion.data import whole_number
+
 
 class Batches(keras.utils.PyDataset):
     """Serve uint8 images to `fit` in whole batches, each epoch in an order of its own.
@@ -47,10 +49,10 @@ class Batches(keras.utils.PyDataset):
     ):
         super().__init__(**kwargs)
         self.images = images
-        self.batch_size = _whole("batch_size", batch_size, least=1)
-        self.repeats = _whole("repeats", repeats, least=1)
+        self.batch_size = whole_number("batch_size", batch_size, least=1)
+        self.repeats = whole_number("repeats", repeats, least=1)
         self.shuffle, self.flip = shuffle, flip
-        self.seed = _whole("seed", seed, least=0)
+        self.seed = whole_number("seed", seed, least=0)
         self.epoch = epoch
         if len(self) == 0:
             raise ValueError(
@@ -65,7 +67,7 @@ class Batches(keras.utils.PyDataset):
 
     @epoch.setter
     def epoch(self, epoch):
-        self._epoch = _whole("epoch", epoch, least=0)
+        self._epoch = whole_number("epoch", epoch, least=0)
         self._begun = self._untouched = False
         self._plan = None
 
@@ -151,13 +153,3 @@ class EpochFromFit(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.epoch = epoch
-
-
-def _whole(name, value, least):
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return number

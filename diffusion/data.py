@@ -16,7 +16,7 @@ import time
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,15 +89,18 @@ def load_flowers(
     there is nothing to read, ValueError for a bad argument, OSError where the cache cannot be
     written. Source: listing 8-2.
     """
-    image_size = _whole("image_size", image_size, least=8)
-    painted, seed = _whole("painted", painted, least=1), _whole("seed", seed, least=0)
+    image_size = whole_number("image_size", image_size, least=8)
+    painted, seed = whole_number("painted", painted, least=1), whole_number("seed", seed, least=0)
     if fit not in FITS:
         raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
-    cache_dir = ROOT / "data" / "cache" if cache_dir is None else Path(cache_dir)
-    folder = ROOT / "data" if data_dir is None else Path(data_dir)
-    root, found = (None, []) if data_dir == "painted" else _find(folder.absolute(), cache_dir)
+    cache_dir = _absolute(ROOT / "data" / "cache" if cache_dir is None else cache_dir)
+    folder = _absolute(ROOT / "data" if data_dir is None else data_dir)
+    root, found = (None, []) if data_dir == "painted" else _find(folder, cache_dir)
     if found:
         flowers = _load_found(root, found, folder, image_size, fit, cache_dir, progress)
+        origin = os.path.relpath(root, ROOT) if data_dir is None else os.fspath(data_dir)
+        about = f"{len(flowers):,} flowers from {origin}, {image_size}x{image_size}, {FITS[fit]}"
+        flowers = replace(flowers, description=about)
     elif data_dir in (None, "painted"):
         flowers = _load_painted(painted, image_size, seed, cache_dir, progress)
     else:
@@ -133,13 +136,18 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
+def _absolute(path):
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
 # --- finding: a folder -> which pictures, of which class, in which split ---
 
 
 def _find(folder, cache_dir):
     """The data set's folder and its pictures in order: by split, class, then name."""
     sets = {}
-    for parent, paths in _walk(folder, skip={cache_dir.resolve(), ROOT / "data" / "cache"}):
+    skip = {cache_dir.resolve(), (ROOT / "data" / "cache").resolve()} - {folder.resolve()}
+    for parent, paths in _walk(folder, skip):
         plain, root, class_id, split = _place(parent, folder)
         found = sets.setdefault((plain, _natural(str(root)), root), [])
         found.extend(_Found(path, class_id, split) for path in paths)
@@ -189,12 +197,14 @@ def _label_by_number(root, found):
     """Oxford's own layout: class and split stand in two files, by the number of the image."""
     from scipy.io import loadmat  # slow to import, and of no use elsewhere
 
-    class_ids = loadmat(root / "imagelabels.mat")["labels"].ravel()
     splits = {}
-    if (root / "setid.mat").is_file():
-        sets = loadmat(root / "setid.mat")
+    try:
+        class_ids = loadmat(root / "imagelabels.mat")["labels"].ravel()
+        sets = loadmat(root / "setid.mat") if (root / "setid.mat").is_file() else {}
         for split, key in zip(SPLITS, ("trnid", "valid", "tstid"), strict=True):
-            splits.update(dict.fromkeys(sets[key].ravel().tolist(), split))
+            splits.update(dict.fromkeys(np.ravel(sets.get(key, [])).tolist(), split))
+    except Exception as error:  # whatever a damaged file makes scipy raise
+        raise ValueError(f"cannot read the .mat files in {root} ({error}): {ADVICE}") from error
     labelled = []
     for picture in found:
         digits = re.search(r"([0-9]+)$", picture.path.stem)
@@ -221,10 +231,13 @@ def _name_classes(root, class_ids):
     shipped = Path(__file__).with_name("cat_to_name.json")
     for path in (root / shipped.name, root.parent / shipped.name, shipped):
         if path.is_file():
-            names = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                names = dict(json.loads(path.read_text(encoding="utf-8")))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path} is not a JSON object of names: {error}") from error
             oxford = set(names) == set(class_ids) or (root / "imagelabels.mat").is_file()
             if path != shipped or oxford:
-                return tuple(names.get(class_id, class_id) for class_id in class_ids)
+                return tuple(str(names.get(class_id, class_id)) for class_id in class_ids)
     return tuple(class_ids)
 
 
@@ -235,7 +248,7 @@ def _load_found(root, found, folder, image_size, fit, cache_dir, progress):
     paths = [os.path.relpath(picture.path, root) for picture in found]
     stats = [picture.path.stat() for picture in found]
     files = [(p, s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
-    inside = root if root.is_relative_to(folder.absolute()) else folder.absolute()
+    inside = root if root.is_relative_to(folder) else folder
     name = inside.parent.name if inside.name in ("dataset", "jpg") else inside.name
     name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "flowers"
 
@@ -253,14 +266,13 @@ def _load_found(root, found, folder, image_size, fit, cache_dir, progress):
     if any(picture.class_id is None for picture in found):
         class_ids, class_names = [*class_ids, None], (*class_names, "unknown")
     index = {class_id: label for label, class_id in enumerate(class_ids)}
-    where = "data" if folder == ROOT / "data" else folder
     return Flowers(
         images=images,
         labels=np.array([index[picture.class_id] for picture in found], dtype=np.int64),
         class_names=class_names,
         splits=np.array([picture.split for picture in found], dtype="U5"),
         name=name,
-        description=f"{len(found):,} flowers from {where}, {image_size}x{image_size}, {FITS[fit]}",
+        description="",
     )
 
 
@@ -274,7 +286,7 @@ def _decode_all(pixels, paths, fit, progress):
             return f"{type(error).__name__}: {error}"
 
     unreadable = {}
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # of odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         reasons = pool.map(read, range(len(paths)))
@@ -374,8 +386,7 @@ def _cached(entry, depends_on, shape, fill):
     _remove_abandoned(entry.parent)
     if (finished := _open(entry, shape)) is not None:
         return finished
-    maker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{platform.node()}"
-    building = entry.with_name(_BUILDING + maker)
+    building = _scratch(entry.parent)
     try:
         with _explained(entry.parent):
             building.mkdir(parents=True)
@@ -407,7 +418,7 @@ def _open(entry, shape):
 
 def _publish(building, entry, shape):
     if entry.exists() and _open(entry, shape) is None:
-        damaged = building.with_name(building.name + "-damaged")
+        damaged = _scratch(entry.parent)
         os.rename(entry, damaged)
         shutil.rmtree(damaged, ignore_errors=True)
     # Where another process was faster, its entry holds the same pixels.
@@ -417,6 +428,12 @@ def _publish(building, entry, shape):
     if finished is None:
         raise OSError(f"the entry {entry.name} cannot be put there")
     return finished
+
+
+def _scratch(cache_dir):
+    """A folder name nobody else uses, that tells which process made it."""
+    maker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{platform.node()}"
+    return cache_dir / (_BUILDING + maker)
 
 
 def _allocate(path, shape):
@@ -449,7 +466,7 @@ def _remove_abandoned(cache_dir):
     for folder in cache_dir.glob(_BUILDING + "*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             pid, _, node = folder.name.removeprefix(_BUILDING).split("-", 2)
-            killed = node.startswith(platform.node()) and not _is_running(int(pid))
+            killed = node == platform.node() and not _is_running(int(pid))
             if killed or time.time() - folder.stat().st_mtime > 24 * 3600:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -466,7 +483,8 @@ def _is_running(pid):
     return True
 
 
-def _whole(name, value, least):
+def whole_number(name, value, least):
+    """`value` as an int of at least `least`; ValueError naming it where it is none."""
     try:
         number = operator.index(value)
     except TypeError:

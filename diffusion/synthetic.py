@@ -68,7 +68,7 @@ class Species:
         *("16301c 2f5a2c 7fae52", "122b2a 27564a 6aa886"),
         *("2a3414 5a6e28 c0bc5e", "1a2a3c 345a66 8ab8a0"),
     )
-    leaf: Whorl = Whorl(1, 0.22, taper=0.9, veins=0.12, colours="1d4a22 3a7a34 74ad55")
+    leaf: Whorl = Whorl(1, 0.22, taper=0.8, veins=0.12, colours="1d4a22 3a7a34 74ad55")
     leaves: int = 3
     stem: float | None = None  # how far above the flower's centre it begins, in flower radii
     upright: bool = False  # seen from the side, or with an up and a down
@@ -102,7 +102,7 @@ FLOWERS = (
                      "e8a010 f8e8b0 b070c0 7a3a90"),
             (Whorl(3, 0.34, belly=0.7, angles=(62, 118, 90), curl=0.6, ruffle=0.03),
              Whorl(3, 0.4, belly=0.9, angles=(194, 346, 270), curl=-0.55, ruffle=0.04, veins=0.2)),
-            stem=0.0, upright=True),
+            stem=0.0, upright=True, florets=((-0.05j, 0.95),)),
     Species("water lily", ("f6d8e4 f2a0c4 f8c4da fdeaf2", "f4f0d8 fdfaf0 ffffff ffffff",
                            "f0c8e8 c87ac8 dca0dc f0d0f0"),
             (Whorl(10, 0.23, taper=0.6, foot=0.1, veins=0.05),
@@ -200,9 +200,9 @@ class Canvas:
         edge = side * shape.width
         spine = origin, origin + (axis + bend * side / 2) / 2, origin + axis + bend * side
         around = [point + sign * edge for point in spine for sign in (-1, 1)]
-        rows, columns = self.window(around, 0.08 + blur)
+        rows, columns = self.window(around, 0.065 + blur)
         x, y = self.across[columns] - origin.real, -self.across[rows, None] - origin.imag
-        if x.size < 2 or y.size < 2:
+        if x.size < 3 or y.size < 3:
             return
         area = axis.real * side.imag - axis.imag * side.real
         along = x * (side.imag / area) - y * (side.real / area)
@@ -213,11 +213,11 @@ class Canvas:
 
         # field / steepness is the distance to the outline in pixels: edges are one pixel soft
         down, right = slopes(field)
-        steepness = np.sqrt(down * down + right * right) + 1e-7
+        steepness = np.sqrt(down * down + right * right) * 0.5 + 1e-7
         softness = 1 + blur * self.size
         cover = fraction(0.5 + field / (steepness * softness))
         reach = softness + 0.03 * self.size
-        field += (0.012 * self.size) * (self.light.real * right - self.light.imag * down)
+        field += (0.006 * self.size) * (self.light.real * right - self.light.imag * down)
         shadow = fraction(0.5 + field / (steepness * reach))
 
         position = np.maximum(np.minimum(across / (half_width + 0.02), 1), -1)
@@ -251,26 +251,24 @@ def outline_field(along, across, shape, phase):
     if shape.ruffle:
         along = along * (1 + shape.ruffle * np.sin(across * (6 / shape.width) + phase))
     inside = fraction(along)
+    widest = shape.belly / (shape.belly + shape.taper)
+    peak = widest**shape.belly * (1 - widest) ** shape.taper
+    profile = inside**shape.belly * (1 - inside) ** shape.taper * (1 / peak)
     # raised to a power at which blunt tips meet their outline at a slope that pixels can follow
     power = min(max(1 / shape.taper, 2.0), 3.0)
-    belly, taper = shape.belly * power, shape.taper * power
-    widest = belly / (belly + taper)
-    peak = widest**belly * (1 - widest) ** taper
-    profile = inside**belly * (1 - inside) ** taper / peak
-    gap = np.abs(across / shape.width) ** power
-    half_width = shape.width * profile ** (1 / power)
-    return profile - gap - np.abs(along - inside) * (1.5 / shape.width), inside, half_width
+    gap = np.abs(across * (1 / shape.width)) ** power
+    # beyond its tip the field falls off as it rose inside, so that sharp tips do not fork
+    overshoot = np.abs((along - inside) * (1.5 / shape.width)) ** max(1.0, shape.taper * power)
+    return profile**power - gap - overshoot, inside, profile * shape.width
 
 
 def slopes(field):
-    """The change of a field from pixel to pixel, down its rows and along its columns."""
+    """The change of a field over two pixels, down its rows and along its columns."""
     down, right = np.empty_like(field), np.empty_like(field)
     np.subtract(field[2:], field[:-2], out=down[1:-1])
     np.subtract(field[:, 2:], field[:, :-2], out=right[:, 1:-1])
-    down[1:-1] *= 0.5
-    right[:, 1:-1] *= 0.5
-    down[0], down[-1] = field[1] - field[0], field[-1] - field[-2]
-    right[:, 0], right[:, -1] = field[:, 1] - field[:, 0], field[:, -1] - field[:, -2]
+    down[0], down[-1] = down[1], down[-2]
+    right[:, 0], right[:, -1] = right[:, 1], right[:, -2]
     return down, right
 
 
@@ -281,8 +279,7 @@ def petal_shading(inside, position, shape, axis, side, light):
     shading = 0.8 - 0.08 * facing_axis + inside * (0.2 + 0.2 * facing_axis)
     shading += position * (0.13 * facing_side)
     if shape.veins:
-        veins = np.cos(position * 10) - np.exp(position * position * -40)
-        shading += (shape.veins * 0.6) * veins * (1 - inside)
+        shading -= shape.veins * np.cos(position * 10) * (1 - inside)
     return shading
 
 
@@ -290,13 +287,13 @@ def paint_ground(canvas, rng, colours):
     """Fill the canvas with a soft, out-of-focus ground and a few round lights."""
     height = np.linspace(210, 56, canvas.size).astype(int)
     canvas.pixels[:] = colours[:, height][:, :, None]
-    for place, shade in zip(rng.uniform(-1.1, 1.1, (4, 2)), rng.integers(0, 256, 4), strict=True):
+    for place, shade in zip(rng.uniform(-1.1, 1.1, (3, 2)), rng.integers(0, 256, 3), strict=True):
         canvas.dots(complex(*place) * np.ones(1), rng.uniform(0.3, 0.7), colours[:, shade])
-    across, down, width = rng.uniform(-1, 1, (3, 7, 1, 1)).astype("f4")
-    gap = np.hypot(canvas.across - across, canvas.across[:, None] - down)
-    lights = fraction((0.22 + 0.1 * width - gap) / 0.1) * rng.uniform(0.1, 0.45, (7, 1, 1))
+    across, down, width, strength = rng.uniform(-1, 1, (4, 7, 1, 1)).astype("f4")
+    gap = np.sqrt((canvas.across - across) ** 2 + (canvas.across[:, None] - down) ** 2)
+    lights = fraction((2.2 + width) - 10 * gap) * (0.28 + 0.18 * strength)
     light = colours[:, -1, None, None] * 0.7 + 0.3
-    canvas.pixels += lights.max(0).astype("f4") * (light - canvas.pixels)
+    canvas.pixels += lights.max(0) * (light - canvas.pixels)
 
 
 def paint_leaves(canvas, rng, species, heart, radius):
@@ -311,7 +308,7 @@ def paint_leaves(canvas, rng, species, heart, radius):
             angle = np.pi / 2 + rng.choice([-1, 1]) * rng.uniform(0.2, 0.9)
         axis = radius * rng.uniform(1.0, 1.35) * np.exp(1j * angle)
         canvas.petal(origin, axis, axis * 1j, species.leaf, colours, rng.uniform(-0.3, 0.3),
-                     tone=rng.uniform(0.7, 1.0), blur=rng.choice([0.0, 0.03]))  # fmt: skip
+                     tone=rng.uniform(0.7, 1.0), blur=rng.choice([0.0, 0.02]))  # fmt: skip
     if species.stem is not None:
         axis = foot - top
         bend = rng.uniform(-0.08, 0.08) if len(species.florets) == 1 else 0.0

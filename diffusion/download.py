@@ -8,7 +8,6 @@ goes on from the bytes it has. (pooch verifies and unpacks too, but it cannot re
 import contextlib
 import errno
 import fcntl
-import gzip
 import hashlib
 import shutil
 import sys
@@ -210,7 +209,7 @@ def extract(archive, folder):
                     bar.update(1)
     except BaseException as error:  # Ctrl-C too
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error)):
+        if isinstance(error, (tarfile.TarError, EOFError, zlib.error)):
             raise DownloadError(
                 f"{archive} is no sound archive ({error}): delete it, run again"
             ) from error

@@ -32,7 +32,7 @@ def cpu_has_bfloat16():
 
 
 def cpu_flags():
-    """Return the processor's features as /proc/cpuinfo names them, or nothing where it is absent."""
+    """Return the processor's features by the names of /proc/cpuinfo; none where it is absent."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

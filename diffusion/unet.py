@@ -44,7 +44,7 @@ class SinusoidalEmbedding(layers.Layer):
         return {**super().get_config(), **config}
 
 
-def ResidualBlock(width, dtype=None):  # noqa: N802 (named as the layer that it stands for)
+def ResidualBlock(width, dtype=None):
     """Return a function that adds two 3x3 convolutions to its input, and the input to their result.
 
     Maps `(B, S, S, any)` to `(B, S, S, width)`. Where the input has another width, a 1x1
@@ -64,7 +64,7 @@ def ResidualBlock(width, dtype=None):  # noqa: N802 (named as the layer that it 
     return apply
 
 
-def DownBlock(width, block_depth, dtype=None):  # noqa: N802
+def DownBlock(width, block_depth, dtype=None):
     """Return a function that applies `block_depth` residual blocks, then halves the picture.
 
     Called with `[x, skips]`: each residual block's output is appended to the list `skips`.
@@ -81,7 +81,7 @@ def DownBlock(width, block_depth, dtype=None):  # noqa: N802
     return apply
 
 
-def UpBlock(width, block_depth, dtype=None):  # noqa: N802
+def UpBlock(width, block_depth, dtype=None):
     """Return a function that doubles the picture, then applies `block_depth` residual blocks.
 
     Called with `[x, skips]`: before each residual block the last of the list `skips` is taken off

@@ -1,0 +1,49 @@
+"""What the tests share: where the real flowers are, painted ones, and one trained tiny model."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def real_flowers_dir():
+    """The folder of real flowers beside the checkout; the test is skipped where it is missing."""
+    folder = SHARED / "flowers102"
+    if not folder.is_dir():
+        pytest.skip(f"no real flowers at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The preset for tests."""
+    from diffusion.config import get_preset
+
+    return get_preset("tiny")
+
+
+@pytest.fixture(scope="session")
+def painted(tiny, tmp_path_factory):
+    """A few painted flowers, for the tiny preset."""
+    from diffusion.data import load_flowers
+
+    cache = tmp_path_factory.mktemp("cache")
+    return load_flowers(
+        "painted", tiny.image_size, painted=tiny.painted, cache_dir=cache, progress=False
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, painted, tmp_path_factory):
+    """A run of the tiny preset, finished: two epochs on painted flowers."""
+    from diffusion.training import train
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return train(tiny, painted, folder, tensorboard=True, verbose=0)

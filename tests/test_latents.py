@@ -1,0 +1,69 @@
+"""Walks between noises: the formula, and what each walk keeps."""
+
+import numpy as np
+import pytest
+
+from diffusion.latents import initial_noise, slerp, spherical_interpolation
+
+TIMES = np.linspace(0, 1, 9)
+
+
+@pytest.fixture
+def noises():
+    return np.asarray(initial_noise(2, 32, seed=1))
+
+
+def test_initial_noise_is_standard_normal_and_follows_its_seed():
+    noise = np.asarray(initial_noise(16, 32, seed=4))
+    assert noise.shape == (16, 32, 32, 3) and noise.dtype == np.float32
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+    np.testing.assert_array_equal(noise, initial_noise(16, 32, seed=4))
+    assert np.abs(noise - np.asarray(initial_noise(16, 32, seed=5))).max() > 1
+
+
+def test_spherical_interpolation_is_the_chapters_formula(noises):
+    a, b = noises
+    for t in (0.0, 0.25, 0.5, 1.0):
+        expected = a * np.sin(np.pi / 2 * t) + b * np.cos(np.pi / 2 * t)
+        np.testing.assert_allclose(spherical_interpolation(a, b, t), expected, atol=1e-6)
+    walk = np.asarray(spherical_interpolation(a, b, TIMES))
+    assert walk.shape == (9, 32, 32, 3)
+    np.testing.assert_allclose(walk[4], spherical_interpolation(a, b, 0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("walk", [spherical_interpolation, slerp])
+def test_independent_noises_keep_their_variance_all_the_way(walk, noises):
+    a, b = noises
+    variances = np.asarray(walk(a, b, TIMES)).var(axis=(1, 2, 3))
+    np.testing.assert_allclose(variances, 1, atol=0.06)
+
+
+def test_slerp_keeps_the_length_of_correlated_noises_where_the_chapters_formula_warns(noises):
+    a = noises[0]
+    b = 0.9 * a + np.sqrt(1 - 0.81) * noises[1]
+    b *= np.linalg.norm(a) / np.linalg.norm(b)
+    lengths = np.linalg.norm(np.asarray(slerp(a, b, TIMES)).reshape(9, -1), axis=1)
+    np.testing.assert_allclose(lengths, np.linalg.norm(a), rtol=1e-5)
+    with pytest.warns(UserWarning, match=r"cosine 0\.9"):
+        middle = np.asarray(spherical_interpolation(a, b, 0.5))
+    assert np.linalg.norm(middle) > 1.3 * np.linalg.norm(a)
+
+
+def test_slerp_goes_at_even_speed_from_b_to_a(noises):
+    a, b = (noise / np.linalg.norm(noise) for noise in noises)
+    walk = np.asarray(slerp(a, b, TIMES)).reshape(9, -1).astype("float64")
+    np.testing.assert_allclose(walk[0], b.ravel(), atol=1e-5)
+    np.testing.assert_allclose(walk[-1], a.ravel(), atol=1e-5)
+    unit = walk / np.linalg.norm(walk, axis=1, keepdims=True)
+    angles = np.arccos((unit[:-1] * unit[1:]).sum(axis=1))
+    np.testing.assert_allclose(angles, angles.mean(), rtol=0.02)
+    np.testing.assert_allclose(slerp(a, a, 0.3), a, atol=1e-6)
+
+
+def test_bad_noises_are_refused(noises):
+    with pytest.raises(ValueError, match="opposite"):
+        slerp(noises[0], -noises[0], 0.5)
+    with pytest.raises(ValueError, match="shape"):
+        spherical_interpolation(noises[0], noises[:, :16], 0.5)
+    with pytest.raises(ValueError, match="0"):
+        initial_noise(0, 32)

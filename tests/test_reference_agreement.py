@@ -1,0 +1,116 @@
+"""The library against the chapter taken literally: same weights, same noise, same result."""
+
+import keras
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow", reason="the chapter is written in TensorFlow")
+
+import reference  # noqa: E402
+
+from diffusion.model import DiffusionModel  # noqa: E402
+from diffusion.schedules import OffsetCosineSchedule  # noqa: E402
+from diffusion.unet import build_unet  # noqa: E402
+
+SIZE, BATCH = 16, 4
+
+
+@pytest.fixture(scope="module")
+def draws():
+    """Five batches of pictures, noises and times."""
+    random = np.random.default_rng(7)
+    return [
+        (
+            random.uniform(size=(BATCH, SIZE, SIZE, 3)).astype("float32"),
+            random.normal(size=(BATCH, SIZE, SIZE, 3)).astype("float32"),
+            random.uniform(size=(BATCH, 1, 1, 1)).astype("float32"),
+        )
+        for _ in range(5)
+    ]
+
+
+class Replaying(DiffusionModel):
+    """The library's model, given its random numbers from outside: one batch at a time."""
+
+    def draw(self, shape):
+        return self.replay
+
+    def take(self, images, noises, times):
+        self.replay = (tf.constant(noises), tf.constant(times))
+        return self.train_on_batch(images)
+
+
+def pair(draws):
+    """The chapter's model and the library's, from the same weights and statistics."""
+    keras.utils.set_random_seed(3)
+    architecture = {
+        "image_size": SIZE,
+        "widths": (8, 12, 16),
+        "block_depth": 2,
+        "embedding_dims": 8,
+    }
+    network = build_unet(**architecture)
+    # The last layer starts at zero, which would hide the layers below it in the first step.
+    kernel = network.get_layer("pred_noises").kernel
+    kernel.assign(keras.random.normal(kernel.shape, stddev=0.1))
+    model = Replaying(network, OffsetCosineSchedule())
+    model.compile(
+        optimizer=keras.optimizers.AdamW(learning_rate=1e-3, weight_decay=1e-4),
+        loss="mean_absolute_error",
+        run_eagerly=True,
+    )
+    pictures = np.concatenate([images for images, _, _ in draws])
+    model.adapt(pictures)
+    chapter_network = reference.build_unet(**architecture)
+    chapter_network.set_weights(network.get_weights())
+    mean, variance = pictures.mean(axis=(0, 1, 2)), pictures.var(axis=(0, 1, 2))
+    return model, reference.Reference(chapter_network, mean, variance)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_training_steps_agree_in_every_weight_and_average(draws, steps):
+    model, chapter = pair(draws)
+    start = [weight.copy() for weight in model.network.get_weights()]
+    for images, noises, times in draws[:steps]:
+        model.take(images, noises, times)
+        chapter.train_step(images, noises, times)
+    for name in ("network", "ema_network"):
+        ours, theirs = getattr(model, name), getattr(chapter, name)
+        for variable, before, a, b in zip(
+            ours.weights, start, ours.get_weights(), theirs.get_weights(), strict=True
+        ):
+            # Adam divides each gradient by its own size, so float32's rounding of a gradient near
+            # zero becomes part of a step: the way gone is compared, tensor by tensor.
+            gone, apart = np.linalg.norm(a - before), np.linalg.norm(a - b)
+            assert gone > 0, f"{name} {variable.path} did not move"
+            assert apart < 0.01 * gone, f"{name} {variable.path}: {apart} apart, gone {gone}"
+
+
+def test_the_loss_of_a_step_agrees(draws):
+    model, chapter = pair(draws)
+    for images, noises, times in draws[:2]:
+        model.reset_metrics()
+        np.testing.assert_allclose(
+            model.take(images, noises, times),
+            chapter.train_step(images, noises, times),
+            rtol=1e-5,
+        )
+
+
+def test_ddim_from_the_same_noise_agrees(draws):
+    model, chapter = pair(draws)
+    noise = tf.constant(np.random.default_rng(11).normal(size=(3, SIZE, SIZE, 3)), "float32")
+    for steps in (1, 2, 20):
+        theirs = chapter.reverse_diffusion(noise, steps)
+        # This network is not trained, so that the first step divides much noise by 0.02.
+        tolerance = 1e-4 * np.abs(theirs).max()
+        ours = model.reverse_diffusion(noise, steps)
+        np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
+        drawn = model.generate(initial_noise=noise, diffusion_steps=steps)
+        np.testing.assert_allclose(drawn, chapter.generate(noise, steps), atol=1e-3)
+
+
+def test_the_book_network_is_the_chapters_layer_for_layer():
+    ours, theirs = build_unet(), reference.build_unet()
+    assert ours.count_params() == theirs.count_params() == 1_953_507
+    assert [tuple(w.shape) for w in ours.weights] == [tuple(w.shape) for w in theirs.weights]

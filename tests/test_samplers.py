@@ -1,0 +1,123 @@
+"""DDIM against closed forms: a known picture, and Gaussian data."""
+
+import keras
+import numpy as np
+import pytest
+
+from diffusion.samplers import SAMPLERS, ddim
+from diffusion.schedules import CosineSchedule, OffsetCosineSchedule
+
+MEAN, DEVIATION = 0.7, 0.4  # of the Gaussian data: every pixel by itself
+
+
+def best_denoiser(noisy_images, noise_rates, signal_rates):
+    """Return the posterior means for data N(MEAN, DEVIATION^2): no network can do better."""
+    variances = signal_rates**2 * DEVIATION**2 + noise_rates**2
+    surprise = (noisy_images - signal_rates * MEAN) / variances
+    return noise_rates * surprise, MEAN + signal_rates * DEVIATION**2 * surprise
+
+
+def exact_flow(schedule, noise, end):
+    """Where the deterministic flow carries noise from time 1 to `end`, and the image seen there.
+
+    For Gaussian data the flow only shifts and stretches: it keeps each point's distance from the
+    mean, measured in standard deviations of the moment.
+    """
+
+    def moments(time):
+        noise_rates, signal_rates = (np.float64(rate) for rate in schedule(np.float32(time)))
+        variance = signal_rates**2 * DEVIATION**2 + noise_rates**2
+        return signal_rates * MEAN, variance, noise_rates, signal_rates
+
+    start_mean, start_variance, _, _ = moments(1.0)
+    mean, variance, noise_rates, signal_rates = moments(end)
+    point = mean + np.sqrt(variance / start_variance) * (noise - start_mean)
+    return np.asarray(best_denoiser(point, noise_rates, signal_rates)[1])
+
+
+def standard_noise(count=4000):
+    return np.random.default_rng(0).normal(size=(count, 1, 1, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_gaussian_data_come_out_with_their_mean_and_variance(name):
+    images = np.asarray(SAMPLERS[name](best_denoiser, CosineSchedule(), standard_noise(), 100))
+    assert abs(images.mean() - MEAN) < 0.015
+    assert abs(images.std() - DEVIATION) < 0.015
+
+
+def test_with_fresh_noise_the_mean_and_variance_are_right_too():
+    noise = standard_noise()
+    images = np.asarray(ddim(best_denoiser, CosineSchedule(), noise, 200, eta=1.0, seed=1))
+    assert abs(images.mean() - MEAN) < 0.015
+    assert abs(images.std() - DEVIATION) < 0.02
+    # What comes out no longer follows from the start alone.
+    assert abs(np.corrcoef(images.ravel(), noise.ravel())[0, 1]) < 0.9
+
+
+@pytest.mark.parametrize("schedule", [CosineSchedule(), OffsetCosineSchedule()])
+def test_the_error_of_ddim_halves_when_the_steps_double(schedule):
+    noise = standard_noise(50)
+    errors = []
+    for steps in (50, 100, 200, 400):
+        images = np.asarray(ddim(best_denoiser, schedule, noise, steps))
+        # The last image is seen one step before time 0.
+        errors.append(np.abs(images - exact_flow(schedule, noise, 1 / steps)).mean())
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert ((orders > 0.85) & (orders < 1.2)).all(), orders
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+def test_a_denoiser_that_knows_the_picture_returns_it_in_any_number_of_steps(steps, eta):
+    picture = np.random.default_rng(2).normal(size=(2, 4, 4, 3)).astype("float32")
+
+    def knows(noisy_images, noise_rates, signal_rates):
+        return (noisy_images - signal_rates * picture) / noise_rates, picture
+
+    noise = np.random.default_rng(3).normal(size=picture.shape).astype("float32")
+    images = ddim(knows, OffsetCosineSchedule(), noise, steps, eta=eta, seed=0)
+    np.testing.assert_allclose(images, picture, atol=1e-6)
+
+
+def test_every_step_but_the_last_keeps_noise_and_signal_in_the_schedules_proportion():
+    picture = np.zeros((2000, 1, 1, 3), "float32")
+
+    def knows(noisy_images, noise_rates, signal_rates):
+        return (noisy_images - signal_rates * picture) / noise_rates, picture
+
+    for eta in (0.0, 1.0):
+        deviations = []
+        ddim(
+            knows,
+            OffsetCosineSchedule(),
+            standard_noise(2000),
+            10,
+            eta=eta,
+            seed=5,
+            on_step=lambda step, noisy, noises, images, into=deviations: into.append(
+                float(np.std(noisy))
+            ),
+        )
+        expected = OffsetCosineSchedule()(1 - np.arange(10, dtype="float32") / 10)[0]
+        np.testing.assert_allclose(deviations, expected, rtol=0.03)
+
+
+def test_the_same_noise_and_seed_give_the_same_images():
+    noise = standard_noise(8)
+    one, two = (
+        ddim(best_denoiser, OffsetCosineSchedule(), noise, 10, eta=1.0, seed=4) for _ in range(2)
+    )
+    np.testing.assert_array_equal(one, two)
+    other = ddim(best_denoiser, OffsetCosineSchedule(), noise, 10, eta=1.0, seed=6)
+    assert np.abs(np.asarray(one) - np.asarray(other)).max() > 0.1
+    generator = keras.random.SeedGenerator(4)
+    np.testing.assert_array_equal(
+        one, ddim(best_denoiser, OffsetCosineSchedule(), noise, 10, eta=1.0, seed=generator)
+    )
+
+
+@pytest.mark.parametrize(("options", "value"), [({"steps": 0}, "0"), ({"eta": 1.5}, "1.5")])
+def test_numbers_out_of_range_are_named(options, value):
+    with pytest.raises(ValueError, match=value):
+        ddim(best_denoiser, CosineSchedule(), standard_noise(1), **options)

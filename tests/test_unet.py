@@ -1,0 +1,81 @@
+"""The U-Net: shapes, the embedding's formula, the blocks, and coming back from a file."""
+
+import keras
+import numpy as np
+import pytest
+
+from diffusion.unet import DownBlock, ResidualBlock, SinusoidalEmbedding, UpBlock, build_unet
+
+
+def test_the_embedding_is_the_chapters_formula():
+    x = np.random.default_rng(0).uniform(size=(5, 1, 1, 1)).astype("float32")
+    frequencies = np.exp(np.arange(16) * np.log(1000) / 15)  # f = ln(1000) / (L - 1)
+    angles = 2 * np.pi * frequencies * x.astype("float64")
+    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    np.testing.assert_allclose(SinusoidalEmbedding()(x), expected, atol=2e-3)
+    np.testing.assert_allclose(SinusoidalEmbedding()(x)[..., :8], expected[..., :8], atol=2e-5)
+
+
+def test_the_embedding_stays_float32_in_a_bfloat16_network():
+    network = build_unet(16, (8, 8), 1, 8, dtype="mixed_bfloat16")
+    layer = network.get_layer("noise_embedding")
+    assert layer.compute_dtype == "float32"
+    near = np.asarray(layer(np.float32([[[[0.5]]], [[[0.5001]]]])))
+    assert np.abs(near[0] - near[1]).max() > 0.1  # bfloat16 would not tell 0.5 from 0.5001
+
+
+def test_blocks_have_the_shapes_they_promise():
+    x, skips = keras.Input((16, 16, 8)), []
+    assert ResidualBlock(8)(x).shape == (None, 16, 16, 8)
+    assert ResidualBlock(12)(x).shape == (None, 16, 16, 12)
+    down = DownBlock(12, 3)([x, skips])
+    assert down.shape == (None, 8, 8, 12) and [s.shape for s in skips] == [(None, 16, 16, 12)] * 3
+    assert UpBlock(10, 3)([down, skips]).shape == (None, 16, 16, 10) and not skips
+
+
+def test_a_residual_block_whose_convolutions_are_zero_passes_its_input_on():
+    inputs = keras.Input((8, 8, 4))
+    block = keras.Model(inputs, ResidualBlock(4)(inputs))
+    block.layers[-2].kernel.assign(np.zeros(block.layers[-2].kernel.shape))
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
+    np.testing.assert_allclose(block(x), x, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_an_untrained_network_predicts_zero_in_float32_and_learns_in_every_layer(dtype):
+    network = build_unet(16, (8, 12, 16), 2, 8, dtype=dtype)
+    noisy = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype("float32")
+    variances = np.full((3, 1, 1, 1), 0.5, "float32")
+    pred_noises = network([noisy, variances])
+    assert keras.backend.standardize_dtype(pred_noises.dtype) == "float32"
+    np.testing.assert_array_equal(pred_noises, np.zeros_like(noisy))
+    assert all(w.dtype == "float32" for w in network.weights)
+
+
+def test_the_noise_variance_reaches_the_prediction():
+    keras.utils.set_random_seed(0)
+    network = build_unet(16, (8, 12), 1, 8)
+    network.layers[-1].kernel.assign(np.ones(network.layers[-1].kernel.shape))
+    noisy = np.zeros((2, 16, 16, 3), "float32")
+    low, high = network([noisy, np.float32([0.1, 0.9]).reshape(2, 1, 1, 1)])
+    assert np.abs(np.asarray(low) - np.asarray(high)).max() > 1e-3
+
+
+def test_a_network_reloads_with_safe_mode_on(tmp_path):
+    network = build_unet(16, (8, 12), 1, 8)
+    network.layers[-1].kernel.assign(np.ones(network.layers[-1].kernel.shape))
+    network.save(tmp_path / "unet.keras")
+    again = keras.saving.load_model(tmp_path / "unet.keras", safe_mode=True)
+    inputs = [np.ones((1, 16, 16, 3), "float32"), np.full((1, 1, 1, 1), 0.3, "float32")]
+    np.testing.assert_array_equal(network(inputs), again(inputs))
+    kinds = {type(layer).__name__ for layer in network.layers}
+    assert "Lambda" not in kinds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [({"image_size": 30}, "30"), ({"widths": (8,)}, "widths"), ({"embedding_dims": 7}, "7")],
+)
+def test_numbers_that_do_not_fit_are_named(arguments, value):
+    with pytest.raises(ValueError, match=value):
+        build_unet(**arguments)

@@ -29,6 +29,7 @@ class Batches(keras.utils.PyDataset):
         shuffle: False serves the images as they lie.
         flip: mirror each image left to right with probability 1/2.
         seed, epoch: whole numbers from 0; `epoch` may be set at any time between epochs.
+        start: leave out the first `start` batches of every epoch: to go on amid one.
         **kwargs: `workers` and the like, for `keras.utils.PyDataset`.
 
     Raises ValueError where a number is out of range or the images do not fill one batch.
@@ -45,6 +46,7 @@ class Batches(keras.utils.PyDataset):
         flip=False,
         seed=0,
         epoch=0,
+        start=0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -53,8 +55,9 @@ class Batches(keras.utils.PyDataset):
         self.repeats = whole_number("repeats", repeats, least=1)
         self.shuffle, self.flip = shuffle, flip
         self.seed = whole_number("seed", seed, least=0)
+        self.start = whole_number("start", start, least=0)
         self.epoch = epoch
-        if len(self) == 0:
+        if len(self) <= 0:
             raise ValueError(
                 f"{len(images)} images x {self.repeats} repeats do not fill one batch of "
                 f"{self.batch_size}: lower batch_size or raise repeats"
@@ -72,7 +75,7 @@ class Batches(keras.utils.PyDataset):
         self._plan = None
 
     def __len__(self):
-        return len(self.images) * self.repeats // self.batch_size
+        return len(self.images) * self.repeats // self.batch_size - self.start
 
     def __getitem__(self, index):
         """Batch `index` of this epoch: uint8 (batch_size, S, S, 3)."""
@@ -80,6 +83,7 @@ class Batches(keras.utils.PyDataset):
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         self._warn_if_reordered(index)
+        index += self.start
         rows, mirrored = self._plan_of(self._epoch)
         positions = slice(index * self.batch_size, (index + 1) * self.batch_size)
         batch = np.array(self.images[rows[positions]])

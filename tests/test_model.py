@@ -1,0 +1,211 @@
+"""The model: statistics, averages, drawing, and coming back from a file."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from diffusion.latents import initial_noise
+from diffusion.model import DiffusionModel, scale_pixels
+from diffusion.schedules import OffsetCosineSchedule
+from diffusion.training import build, load_model
+from diffusion.unet import build_unet
+
+
+@pytest.fixture
+def model(tiny, painted):
+    model = build(tiny, total_steps=12)
+    model.adapt(painted.images)
+    return model
+
+
+def test_adapt_finds_mean_and_variance_of_each_colour(model, painted):
+    pixels = painted.images.reshape(-1, 3) / 255.0
+    np.testing.assert_allclose(np.ravel(model.normalizer.mean), pixels.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(np.ravel(model.normalizer.variance), pixels.var(axis=0), rtol=1e-4)
+    normalised = np.asarray(model.normalize(painted.images))
+    np.testing.assert_allclose(normalised.mean(axis=(0, 1, 2)), 0, atol=1e-3)
+    np.testing.assert_allclose(normalised.std(axis=(0, 1, 2)), 1, atol=1e-3)
+
+
+def test_denormalize_undoes_normalize_and_clips(model, painted):
+    pictures = painted.images[:4]
+    again = model.denormalize(model.normalize(pictures))
+    np.testing.assert_allclose(again, pictures / 255.0, atol=1e-6)
+    assert np.asarray(model.denormalize(np.full((1, 2, 2, 3), 99.0, "float32"))).max() == 1.0
+
+
+def test_bytes_and_floats_are_the_same_picture(painted):
+    floats = (painted.images[:2] / 255.0).astype("float32")
+    np.testing.assert_allclose(scale_pixels(painted.images[:2]), scale_pixels(floats), atol=1e-7)
+
+
+def test_denoise_undoes_the_mixing_when_the_noise_is_known(model, painted):
+    images = np.asarray(model.normalize(painted.images[:3]))
+    noises = np.random.default_rng(0).normal(size=images.shape).astype("float32")
+    times = np.float32([0.1, 0.5, 0.9]).reshape(3, 1, 1, 1)
+    noise_rates, signal_rates = model.schedule(times)
+    noisy_images = signal_rates * images + noise_rates * noises
+    seen = []
+
+    def knowing_network(inputs, training):
+        seen.append(np.asarray(inputs[1]))
+        return noises
+
+    model.ema_network = knowing_network
+    pred_noises, pred_images = model.denoise(noisy_images, noise_rates, signal_rates)
+    np.testing.assert_array_equal(pred_noises, noises)
+    np.testing.assert_allclose(pred_images, images, atol=1e-4)
+    np.testing.assert_allclose(seen[0], np.asarray(noise_rates) ** 2)  # the variance is fed
+
+
+def test_each_picture_of_a_batch_gets_a_time_of_its_own(model):
+    noises, times = model.draw((64, 8, 8, 3))
+    times = np.asarray(times)
+    assert times.shape == (64, 1, 1, 1) and len(np.unique(times)) > 60
+    assert 0 <= times.min() < 0.1 and 0.9 < times.max() < 1
+    assert abs(np.asarray(noises).std() - 1) < 0.02
+
+
+def test_the_average_starts_as_a_copy_of_the_network():
+    network = build_unet(16, (8, 12), 1, 8)
+    model = DiffusionModel(network, OffsetCosineSchedule())
+    for weight, average in zip(network.weights, model.ema_network.weights, strict=True):
+        np.testing.assert_array_equal(weight, average)
+    assert network.weights[0] is not model.ema_network.weights[0]
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_follows_its_formula_step_by_step(tiny, painted, warmup):
+    model = build(tiny, total_steps=12)
+    model.ema_warmup = warmup
+    model.adapt(painted.images)
+    expected = [weight.copy() for weight in model.ema_network.get_weights()]
+    for step in range(1, 5):
+        model.train_on_batch(painted.images[:8])
+        kept = min(0.999, (1 + step) / (10 + step)) if warmup else 0.999
+        weights = model.network.get_weights()
+        expected = [kept * a + (1 - kept) * w for a, w in zip(expected, weights, strict=True)]
+    for average, value in zip(model.ema_network.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(average, value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_optimizer_moves_the_network_and_never_the_average(model, painted):
+    model.ema = 1.0  # keep all of the average
+    model.ema_warmup = False
+    before = model.ema_network.get_weights()
+    model.train_on_batch(painted.images[:8])
+    for a, b in zip(before, model.ema_network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(model.trainable_weights) == len(model.network.trainable_weights)
+
+
+def test_evaluate_and_generate_use_the_average(model, painted):
+    noise = initial_noise(2, 16, seed=0)
+    drawn = model.generate(initial_noise=noise, diffusion_steps=2)
+    loss = model.evaluate(painted.images[:8], batch_size=8, verbose=0)
+    for weight in model.network.weights:
+        weight.assign(np.full(weight.shape, np.nan))
+    np.testing.assert_array_equal(model.generate(initial_noise=noise, diffusion_steps=2), drawn)
+    assert np.isfinite(loss)
+    assert np.isfinite(model.evaluate(painted.images[:8], batch_size=8, verbose=0))
+    for weight in model.ema_network.weights:
+        weight.assign(np.full(weight.shape, np.nan))
+    assert not np.isfinite(model.evaluate(painted.images[:8], batch_size=8, verbose=0))
+
+
+def test_the_loss_is_the_mean_absolute_error_of_the_noise(model, painted):
+    # The untrained network predicts zero, and the mean of |N(0, 1)| is sqrt(2 / pi).
+    loss = model.evaluate(painted.images, batch_size=48, verbose=0)
+    assert abs(loss - np.sqrt(2 / np.pi)) < 0.01
+
+
+def test_generate_gives_pictures_that_follow_from_the_seed(trained):
+    one, two = (trained.model.generate(3, 4, seed=5) for _ in range(2))
+    assert one.shape == (3, 16, 16, 3) and one.dtype == np.float32
+    assert one.min() >= 0 and one.max() <= 1
+    np.testing.assert_array_equal(one, two)
+    assert np.abs(one - trained.model.generate(3, 4, seed=6)).max() > 0.01
+    np.testing.assert_allclose(
+        one,
+        trained.model.generate(initial_noise=initial_noise(3, 16, seed=5), diffusion_steps=4),
+        atol=1e-6,
+    )
+
+
+def test_generate_wants_one_of_number_and_noise(trained):
+    for arguments in ({}, {"num_images": 2, "initial_noise": np.zeros((1, 16, 16, 3))}):
+        with pytest.raises(ValueError, match="either num_images or initial_noise"):
+            trained.model.generate(**arguments)
+
+
+RELOAD = """
+import sys
+import numpy as np
+from diffusion.training import load_model
+
+path, noise, batch, out = sys.argv[1:]
+model = load_model(path)
+images = model.generate(initial_noise=np.load(noise), diffusion_steps=5)
+for _ in range(3):
+    model.train_on_batch(np.load(batch))
+np.savez(out, images=images, seed=model.seed_generator.state,
+         iterations=model.optimizer.iterations, *model.get_weights())
+"""
+
+
+def test_a_new_process_reloads_the_model_to_the_bit_and_trains_on_as_if_never_stopped(
+    trained, painted, tmp_path
+):
+    noise = np.asarray(initial_noise(2, 16, seed=3))
+    np.save(tmp_path / "noise.npy", noise)
+    np.save(tmp_path / "batch.npy", painted.images[:8])
+    path = trained.folder / "model.keras"
+    arguments = [path, tmp_path / "noise.npy", tmp_path / "batch.npy", tmp_path / "out.npz"]
+    subprocess.run([sys.executable, "-c", RELOAD, *map(str, arguments)], check=True)
+    theirs = np.load(tmp_path / "out.npz")
+
+    model = load_model(path)
+    kept = trained.model.generate(initial_noise=noise, diffusion_steps=5)
+    np.testing.assert_array_equal(theirs["images"], kept)
+    for _ in range(3):
+        model.train_on_batch(painted.images[:8])
+    for index, weight in enumerate(model.get_weights()):
+        np.testing.assert_array_equal(theirs[f"arr_{index}"], weight)
+    np.testing.assert_array_equal(theirs["seed"], np.asarray(model.seed_generator.state))
+    assert theirs["iterations"] == 12 + 3  # two epochs of six steps went before
+
+
+def test_one_file_carries_schedule_statistics_average_and_optimizer(trained):
+    model, again = trained.model, load_model(trained.folder)
+    assert again.schedule.get_config() == model.schedule.get_config()
+    assert (again.ema, again.ema_warmup, again.loss) == (model.ema, model.ema_warmup, model.loss)
+    for ours, theirs in (
+        (model.get_weights(), again.get_weights()),
+        (
+            [np.asarray(v) for v in model.optimizer.variables],
+            [np.asarray(v) for v in again.optimizer.variables],
+        ),
+    ):
+        assert len(ours) == len(theirs) > 20
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_no_model_is_refused_in_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.keras.*train"):
+        load_model(tmp_path / "missing.keras")
+    (tmp_path / "broken.keras").write_bytes(b"not a zip")
+    with pytest.raises(ValueError, match=r"broken\.keras is not a model") as error:
+        load_model(tmp_path / "broken.keras")
+    assert "\n" not in str(error.value)
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match="Sequential"):
+        load_model(tmp_path / "other.keras")
+
+
+def test_the_config_is_plain_data(trained):
+    assert "DiffusionModel" in json.dumps(keras.saving.serialize_keras_object(trained.model))

@@ -86,7 +86,7 @@ class Batches(keras.utils.PyDataset):
         index += self.start
         rows, mirrored = self._plan_of(self._epoch)
         positions = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        batch = np.array(self.images[rows[positions]])
+        batch = self.images[rows[positions]]  # a copy
         if self.flip:
             mirrored = mirrored[positions]
             batch[mirrored] = batch[mirrored][:, :, ::-1]
@@ -112,7 +112,7 @@ class Batches(keras.utils.PyDataset):
 
     def _plan_of(self, epoch):
         """Which row each position of the epoch shows, and whether mirrored; drawn once."""
-        plan = self._plan  # read once: threads that fetch batches may replace it meanwhile
+        plan = self._plan  # read once, and checked: a thread may still store the last epoch's
         if plan is None or plan[0] != epoch:
             plan = (epoch, *self._draw_plan(epoch))
             self._plan = plan

@@ -73,11 +73,11 @@ def test_pictures_that_kaggle_leaves_unlabelled_come_last_as_unknown(kaggle, tmp
     assert flowers.splits.tolist()[-1] == "test"
 
 
-@pytest.mark.parametrize("below", ["", "jpg", ".."])
-def test_oxfords_own_layout_is_labelled_by_its_mat_files(tmp_path, below):
+@pytest.mark.parametrize(("jpg", "below"), [("jpg", ""), ("jpg", "jpg"), ("jpg", ".."), ("", "")])
+def test_oxfords_own_layout_is_labelled_by_its_mat_files(tmp_path, jpg, below):
     root = tmp_path / "oxford"
     for number, colour in ((1, RED), (2, GREEN), (3, BLUE)):
-        paint(root / f"jpg/image_{number:05}.jpg", colour)
+        paint(root / jpg / f"image_{number:05}.jpg", colour)
     savemat(root / "imagelabels.mat", {"labels": [[77, 1, 77]]})
     savemat(root / "setid.mat", {"trnid": [[3]], "valid": [[1]], "tstid": [[2]]})
     flowers = load(root / below, tmp_path)
@@ -133,9 +133,12 @@ def test_of_two_data_sets_one_is_used_and_the_other_named(tmp_path):
 
 def test_hidden_files_and_folders_are_not_flowers(kaggle, tmp_path):
     (kaggle / "dataset/train/2/._image_1.png").write_bytes(b"\0\5\26\7")
-    paint(kaggle / "dataset/train/2/.ipynb_checkpoints/image_1-checkpoint.png")
+    paint(kaggle / "dataset/train/2/.image_1.png")
+    paint(kaggle / "dataset/train/.ipynb_checkpoints/image_1-checkpoint.png")
     paint(kaggle / "__MACOSX/train/2/image_1.png")
-    assert len(load(kaggle, tmp_path)) == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load(kaggle, tmp_path)) == 3
 
 
 def test_strange_names_and_a_folder_named_like_a_picture_are_read(tmp_path):
@@ -166,10 +169,22 @@ def test_loops_of_links_are_walked_once(kaggle, tmp_path):
 
 
 def test_the_cache_within_the_data_changes_nothing(kaggle, tmp_path):
-    first = load(kaggle, tmp_path, cache_dir=kaggle / "dataset/cache")
-    paint(kaggle / "dataset/cache/stray.png")
-    again = load(kaggle, tmp_path, cache_dir=kaggle / "dataset/cache")
+    cache = kaggle / "dataset/train/cache"
+    first = load(kaggle, tmp_path, cache_dir=cache)
+    paint(cache / "stray.png")
+    again = load(kaggle, tmp_path, cache_dir=cache)
     assert len(first) == len(again) == 3
+
+
+def test_a_cache_beside_the_pictures_hides_none_of_them(kaggle, tmp_path):
+    assert len(load(kaggle, tmp_path, cache_dir=kaggle)) == 3
+    assert len(load(kaggle, tmp_path, cache_dir=kaggle)) == 3
+
+
+def test_a_folder_may_be_written_from_the_home_folder(kaggle, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert len(load("~/my flowers", tmp_path)) == 3
 
 
 # --- what goes wrong ---
@@ -271,7 +286,7 @@ def test_crop_keeps_the_middle_in_its_proportions_and_stretch_keeps_all(tmp_path
     crop = read_image(tmp_path / "wide.png", 60, "crop")
     middle = np.asarray(stripes())[:, 100:300].reshape(200, 200, 3)
     assert crop.dtype == np.uint8 and crop.shape == (60, 60, 3)
-    for column in (2, 30, 57):
+    for column in (3, 15, 30, 45, 57):  # stretched, the fourths would be red and blue
         np.testing.assert_array_equal(crop[30, column], middle[100, int((column + 0.5) / 0.3)])
     stretched = read_image(tmp_path / "wide.png", 60, "stretch")
     for column, colour in ((5, RED), (30, GREEN), (55, BLUE)):
@@ -501,7 +516,7 @@ def test_two_loads_at_once_both_succeed(tmp_path):
 
 def test_what_others_are_still_making_is_left_alone_for_a_day(kaggle, tmp_path):
     fresh = tmp_path / f"cache/.building-{os.getpid()}-0-{diffusion.data.platform.node()}"
-    elsewhere = tmp_path / "cache/.building-1-0-another.machine"
+    elsewhere = tmp_path / "cache/.building-99999999-0-another.machine"
     old = tmp_path / "cache/.building-1-1-another.machine"
     for folder in (fresh, elsewhere, old):
         folder.mkdir(parents=True)

@@ -313,6 +313,22 @@ def test_interrupted_unpacking_starts_over_without_fetching(mirror, tmp_path, mo
     assert_complete(tmp_path)
 
 
+def test_interrupted_arranging_is_not_taken_for_finished(mirror, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        assert_nothing_looks_finished(tmp_path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", interrupt)  # the last step, all images are in place
+        with pytest.raises(KeyboardInterrupt):
+            get(mirror, tmp_path)
+    assert_nothing_looks_finished(tmp_path)
+    asked = len(mirror.log)
+    get(mirror, tmp_path)
+    assert len(mirror.log) == asked
+    assert_complete(tmp_path)
+
+
 def test_folder_of_another_kind_is_not_overwritten(mirror, tmp_path):
     (tmp_path / "oxford-102-flowers").mkdir()
     (tmp_path / "oxford-102-flowers" / "mine.txt").write_text("mine")
@@ -447,6 +463,14 @@ def test_resuming_needs_room_for_the_rest_alone(mirror, tmp_path, monkeypatch):
     part.write_bytes(FLOWERS[ARCHIVE][:-1000])
     say_free(monkeypatch, 1000)
     path = download.fetch(mirror.url + ARCHIVE, part.with_suffix(""), SUMS[ARCHIVE])
+    assert path.read_bytes() == FLOWERS[ARCHIVE]
+
+
+def test_starting_over_counts_the_room_of_the_old_part(mirror, tmp_path, monkeypatch):
+    mirror.knows_ranges = False
+    (tmp_path / "a.part").write_bytes(FLOWERS[ARCHIVE][:HALF])
+    say_free(monkeypatch, SIZE - HALF)
+    path = download.fetch(mirror.url + ARCHIVE, tmp_path / "a", SUMS[ARCHIVE])
     assert path.read_bytes() == FLOWERS[ARCHIVE]
 
 

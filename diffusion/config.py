@@ -1,7 +1,8 @@
 """Presets: the numbers of a run, in one place.
 
 `get_preset("book")` gives the chapter's numbers, `get_preset("quick")` a small model that draws
-flowers after minutes on two CPU cores, `get_preset("tiny")` one for tests that takes seconds.
+flowers after minutes on two CPU cores, `get_preset("laptop")` a better one for about an hour of
+them, `get_preset("tiny")` one for tests that takes seconds.
 Change any of them with `get_preset("quick", epochs=3)`.
 """
 
@@ -79,11 +80,26 @@ PRESETS = {
         fit="crop",
         repeats=1,
         flip=True,
-        widths=(32, 48, 64, 96),
-        epochs=12,
-        learning_rate=2e-3,
+        painted=6000,
+        widths=(16, 32, 64, 128),
+        embedding_dims=16,
+        epochs=10,
+        learning_rate=3e-3,
         decay_learning_rate=True,
         ema=0.995,
+        ema_warmup=True,
+    ),
+    "laptop": dataclasses.replace(
+        _BOOK,
+        name="laptop",
+        fit="crop",
+        repeats=1,
+        flip=True,
+        widths=(16, 32, 64, 128),
+        embedding_dims=16,
+        epochs=24,
+        learning_rate=3e-3,
+        decay_learning_rate=True,
         ema_warmup=True,
     ),
     "tiny": dataclasses.replace(

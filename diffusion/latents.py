@@ -68,6 +68,21 @@ def slerp(a, b, t):
     return ops.convert_to_tensor((a_share * a + b_share * b).astype("float32"))
 
 
+def walks(noises, columns):
+    """Walk from each of `noises` (N, S, S, 3) to the next, and from the last to the first.
+
+    Returns `columns` noises for each walk, `(N * columns, S, S, 3)`, ends included, by `slerp`.
+    Raises ValueError for fewer than two noises or columns: there is nowhere to walk.
+    """
+    if len(noises) < 2 or columns < 2:
+        raise ValueError(
+            f"a walk needs 2 noises and 2 columns or more, got {len(noises)} and {columns}"
+        )
+    times = np.linspace(1, 0, columns)  # slerp runs from b to a
+    rows = [slerp(a, b, times) for a, b in zip(noises, np.roll(noises, -1, axis=0), strict=True)]
+    return ops.concatenate(rows)
+
+
 def _as_arrays(a, b):
     a, b = ops.convert_to_numpy(a), ops.convert_to_numpy(b)
     if a.shape != b.shape:

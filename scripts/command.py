@@ -1,0 +1,29 @@
+"""What the command lines share: errors in one line, and no chatter from TensorFlow."""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def run(main):
+    """Run `main()` and exit with what it returns; a foreseen error is one line, and status 2."""
+    # Raised by our own code with messages for people; anything else is a defect and keeps its
+    # trace-back.
+    foreseen = (ValueError, OSError, RuntimeError)
+    try:
+        status = main()
+    except ModuleNotFoundError as error:
+        fail(f"no module {error.name!r}: run 'make help', and use .venv/bin/python")
+    except foreseen as error:
+        fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        status = 130
+    sys.exit(status)
+
+
+def fail(message):
+    """Print one line on standard error and exit with status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

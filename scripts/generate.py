@@ -1,0 +1,97 @@
+"""Draw flowers with a trained model: a command line over diffusion."""
+
+import argparse
+from pathlib import Path
+
+import command
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description="Draw flowers with a trained model.")
+    add = parser.add_argument
+    add(
+        "--model",
+        type=Path,
+        help="a .keras file or a run's folder (default: the newest under models/)",
+    )
+    add("--num-images", type=int, default=10, help="how many pictures (default: %(default)s)")
+    add("--steps", type=int, default=20, help="steps of the sampler (default: %(default)s)")
+    add(
+        "--eta",
+        type=float,
+        default=0.0,
+        help="fresh noise in each step, from 0 (DDIM, none) to 1 (as DDPM) (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, help="the same seed draws the same (default: %(default)s)")
+    add(
+        "--interpolate",
+        type=int,
+        nargs="?",
+        const=10,
+        metavar="PICTURES",
+        help="walk on the sphere between pairs of flowers instead: --num-images walks, each a row "
+        "of so many pictures (if none is given: 10)",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=ROOT / "build" / "generated.png",
+        help="the picture file to write (default: build/generated.png)",
+    )
+    return parser.parse_args()
+
+
+def check(arguments):
+    """Refuse, before any work is done, what could only fail after it."""
+    from PIL import Image
+
+    if arguments.output.suffix.lower() not in Image.registered_extensions():
+        command.fail(f"--output {arguments.output}: name a picture file, such as flowers.png")
+    for name, least in (("num_images", 1), ("steps", 1), ("interpolate", 2), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            command.fail(f"--{name.replace('_', '-')} must be {least} or more, got {value}")
+    if not 0 <= arguments.eta <= 1:
+        command.fail(f"--eta must be between 0 and 1, got {arguments.eta}")
+
+
+def newest_model():
+    """Return the folder of the run under models/ that was written last."""
+    files = sorted((ROOT / "models").glob("*/model.keras"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        command.fail("no model under models/: train one with scripts/train.py, or name --model")
+    return files[-1].parent
+
+
+def main():
+    arguments = parse_arguments()
+    check(arguments)
+    folder = arguments.model or newest_model()
+    from tqdm import tqdm
+
+    from diffusion.files import save_grid
+    from diffusion.latents import initial_noise, walks
+    from diffusion.training import load_model
+
+    model = load_model(folder)
+    columns = None
+    noise = initial_noise(arguments.num_images, model.image_size, arguments.seed)
+    if arguments.interpolate:
+        columns = arguments.interpolate
+        noise = walks(noise, columns)
+    with tqdm(total=arguments.steps, desc="steps", disable=None) as bar:
+        images = model.generate(
+            initial_noise=noise,
+            diffusion_steps=arguments.steps,
+            eta=arguments.eta,
+            seed=arguments.seed,
+            on_step=lambda *_: bar.update(),
+        )
+    save_grid(arguments.output, images, columns, scale=max(1, 128 // model.image_size))
+    print(f"{len(images)} pictures by {folder}, {arguments.steps} steps: {arguments.output}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,148 @@
+"""Execute the course's notebooks in fresh kernels and list the figures that they draw."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import command
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTER = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description="Execute notebooks, each in a fresh kernel, and list the figures they draw."
+    )
+    add = parser.add_argument
+    add(
+        "notebooks",
+        nargs="*",
+        type=Path,
+        default=CHAPTER,
+        help="which notebooks (default: the chapter's, 01 to 06)",
+    )
+    add(
+        "--preset", help="quick, laptop, book or tiny (default: the environment's PRESET, or quick)"
+    )
+    add(
+        "--data-dir",
+        help="folder of flowers, or 'painted' (default: the environment's DATA_DIR, or data/)",
+    )
+    add(
+        "--output",
+        type=Path,
+        default=ROOT / "build" / "notebooks",
+        help="folder for the executed notebooks (default: build/notebooks)",
+    )
+    add(
+        "--figures",
+        type=Path,
+        default=ROOT / "build" / "figures",
+        help="folder for the figures (default: build/figures)",
+    )
+    add("--in-place", action="store_true", help="keep the results in the notebooks themselves")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+    for path in arguments.notebooks:
+        if not path.is_file():
+            command.fail(f"no notebook {path}")
+    prepare(arguments)
+    from tqdm import tqdm
+
+    figures, notebooks = [], [(path, read(path)) for path in arguments.notebooks]
+    cells = sum(len(notebook.cells) for _, notebook in notebooks)
+    with tqdm(total=cells, unit="cell", disable=None) as bar:
+        for path, notebook in notebooks:
+            bar.set_description(path.stem)
+            target = path if arguments.in_place else arguments.output / path.name
+            if bar.disable:
+                print(f"{path.stem} ...", flush=True)
+            started = time.time()
+            execute(notebook, path, target, bar)
+            figures += new_figures(arguments.figures, path.stem, started)
+    print_table(figures)
+    return 0
+
+
+def prepare(arguments):
+    """Hand preset, data and figures folder to the kernels, and refuse what cannot be."""
+    from diffusion.config import get_preset
+
+    if arguments.preset:
+        os.environ["PRESET"] = arguments.preset
+    get_preset(os.environ.get("PRESET") or "quick")
+    if arguments.data_dir:
+        folder = arguments.data_dir
+        if folder != "painted":
+            folder = os.path.relpath(Path(folder).resolve(), ROOT)
+            if not (ROOT / folder).is_dir():
+                command.fail(f"no folder {arguments.data_dir}: run 'make data', or leave it out")
+        os.environ["DATA_DIR"] = folder
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    arguments.figures.mkdir(parents=True, exist_ok=True)
+    os.environ["FIGURES_DIR"] = str(arguments.figures.resolve())
+
+
+def read(path):
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
+def execute(notebook, path, target, bar):
+    """Run all cells in a fresh kernel, in the notebook's own folder; write the result whole.
+
+    A cell that fails ends it: the notebook is written as far as it came, to see where.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.resolve().parent)}},
+        on_cell_complete=lambda **_: bar.update(),
+        store_widget_state=False,
+        record_timing=False,
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        if target == path:  # the reader's own notebook stays as it was
+            target = path.with_suffix(".failed.ipynb")
+        nbformat.write(notebook, target)
+        raise RuntimeError(f"{path.name}: {error.ename}: {error.evalue} (see {target})") from error
+    temporary = target.with_name(f".{target.stem}.partial.ipynb")
+    nbformat.write(notebook, temporary)
+    os.replace(temporary, target)
+
+
+def new_figures(folder, notebook, started):
+    """List (figure, notebook, file, seconds since the one before) of what was drawn since."""
+    drawn = sorted((path.stat().st_mtime, path) for path in folder.glob("*.png"))
+    figures, before = [], started
+    for moment, path in drawn:
+        if moment >= started:
+            figures.append((path.stem, notebook, path, moment - before))
+            before = moment
+    return figures
+
+
+def print_table(figures):
+    print(f"{'figure':10} {'notebook':24} {'seconds':>7}  file")
+    for name, notebook, path, seconds in sorted(figures):
+        title = name.replace("fig_8_0", "8-").replace("fig_8_", "8-")
+        print(f"{title:10} {notebook:24} {seconds:7.1f}  {os.path.relpath(path)}")
+    print(f"{len(figures)} figures", file=sys.stderr if not figures else sys.stdout)
+
+
+if __name__ == "__main__":
+    command.run(main)

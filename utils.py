@@ -4,9 +4,8 @@ import inspect
 import io
 import os
 import platform
+import tempfile
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow: warnings and errors only
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +13,28 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent
 # Okabe and Ito's palette, made for all kinds of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def import_keras_quietly():
+    """Import Keras without TensorFlow's start-up lines, which no setting silences.
+
+    They go to the process's standard error from C++, before TensorFlow reads its settings. What
+    matters in them, whether a GPU was found, `scripts/check_environment.py` reports. If the import
+    fails, everything is shown. Called when this module is imported.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept_stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        except BaseException:
+            said.seek(0)
+            os.write(kept_stderr, said.read())
+            raise
+        finally:
+            os.dup2(kept_stderr, 2)
+            os.close(kept_stderr)
 
 
 def set_style():
@@ -37,6 +58,7 @@ def set_style():
     )
 
 
+import_keras_quietly()
 set_style()
 
 

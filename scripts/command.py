@@ -1,9 +1,6 @@
 """What the command lines share: errors in one line, and no chatter from TensorFlow."""
 
-import os
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def run(main):
@@ -21,6 +18,11 @@ def run(main):
         print("\nstopped", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def load_keras():
+    """Import Keras before anything else does, without TensorFlow's start-up lines."""
+    import utils  # noqa: F401 (importing it does that)
 
 
 def fail(message):

@@ -69,6 +69,7 @@ def main():
     arguments = parse_arguments()
     check(arguments)
     folder = arguments.model or newest_model()
+    command.load_keras()
     from tqdm import tqdm
 
     from diffusion.files import save_grid

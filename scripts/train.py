@@ -62,6 +62,7 @@ def main():
     )
     if arguments.max_steps is not None and arguments.max_steps < 1:
         command.fail(f"--max-steps must be 1 or more, got {arguments.max_steps}")
+    command.load_keras()
     from diffusion.data import load_flowers
     from diffusion.training import default_folder, train
 

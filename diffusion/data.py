@@ -4,33 +4,25 @@ The chapter's pipeline (listing 8-2) decodes every picture again in every epoch.
 decoded once, into a cache entry keyed by all that its pixels depend on, and mapped from then on.
 """
 
-import contextlib
 import hashlib
-import json
 import operator
 import os
-import platform
 import re
-import shutil
-import time
-import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from diffusion.cache import cached
+from diffusion.find import ADVICE, SPLITS, find_pictures, name_classes, natural
+
 ROOT = Path(__file__).resolve().parents[1]
-SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-SPLITS = ("train", "valid", "test")
 FITS = {"crop": "centre crop", "stretch": "stretched"}
 FORMAT = 1  # of the cache: raise it when the same files would give other pixels
-ADVICE = "run 'make data', or pass --data-dir"
-_BUILDING = ".building-"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +41,6 @@ class Flowers:
 
     def __len__(self):
         return len(self.images)
-
-
-class _Found(NamedTuple):
-    path: Path
-    class_id: str | None  # None: a picture that nothing labels
-    split: str
 
 
 def load_flowers(
@@ -95,7 +81,9 @@ def load_flowers(
         raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
     cache_dir = _absolute(ROOT / "data" / "cache" if cache_dir is None else cache_dir)
     folder = _absolute(ROOT / "data" if data_dir is None else data_dir)
-    root, found = (None, []) if data_dir == "painted" else _find(folder, cache_dir)
+    root, found = None, []
+    if data_dir != "painted":
+        root, found = find_pictures(folder, skip=(cache_dir, ROOT / "data" / "cache"))
     if found:
         flowers = _load_found(root, found, folder, image_size, fit, cache_dir, progress)
         origin = os.path.relpath(root, ROOT) if data_dir is None else os.fspath(data_dir)
@@ -140,107 +128,6 @@ def _absolute(path):
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
-# --- finding: a folder -> which pictures, of which class, in which split ---
-
-
-def _find(folder, cache_dir):
-    """The data set's folder and its pictures in order: by split, class, then name."""
-    sets = {}
-    skip = {cache_dir.resolve(), (ROOT / "data" / "cache").resolve()} - {folder.resolve()}
-    for parent, paths in _walk(folder, skip):
-        plain, root, class_id, split = _place(parent, folder)
-        found = sets.setdefault((plain, _natural(str(root)), root), [])
-        found.extend(_Found(path, class_id, split) for path in paths)
-    if not sets:
-        return folder, []
-    chosen, *others = sorted(sets, key=lambda place: place[:2])
-    others = [str(root) for plain, _, root in others if not plain]
-    if others:
-        warnings.warn(
-            f"several data sets: using {chosen[2]}, not {', '.join(others)}", stacklevel=3
-        )
-    root, found = chosen[2], sets[chosen]
-    if (root / "imagelabels.mat").is_file():
-        found = _label_by_number(root, found)
-    return root, sorted(found, key=_order)
-
-
-def _walk(folder, skip):
-    """Each folder that holds pictures, with their paths: nothing hidden, no folder twice."""
-    seen = set(skip)
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        parent = Path(parent)
-        if parent.resolve() in seen:  # a symbolic link back up would go round for ever
-            folders.clear()
-            continue
-        seen.add(parent.resolve())
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-        paths = [parent / f for f in files if not f.startswith(".")]
-        paths = [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
-        if paths:
-            yield parent, paths
-
-
-def _place(parent, folder):
-    """Whether `parent` is a plain folder, its data set's folder, its class and its split."""
-    for root in (parent, parent.parent):
-        if (root / "imagelabels.mat").is_file():
-            return False, root, None, ""
-    if parent.name in SPLITS:
-        return False, parent.parent, None, parent.name
-    if parent != folder and parent.parent.name in SPLITS:
-        return False, parent.parent.parent, parent.name, parent.parent.name
-    return True, folder, parent.name, ""
-
-
-def _label_by_number(root, found):
-    """Oxford's own layout: class and split stand in two files, by the number of the image."""
-    from scipy.io import loadmat  # slow to import, and of no use elsewhere
-
-    splits = {}
-    try:
-        class_ids = loadmat(root / "imagelabels.mat")["labels"].ravel()
-        sets = loadmat(root / "setid.mat") if (root / "setid.mat").is_file() else {}
-        for split, key in zip(SPLITS, ("trnid", "valid", "tstid"), strict=True):
-            splits.update(dict.fromkeys(np.ravel(sets.get(key, [])).tolist(), split))
-    except Exception as error:  # whatever a damaged file makes scipy raise
-        raise ValueError(f"cannot read the .mat files in {root} ({error}): {ADVICE}") from error
-    labelled = []
-    for picture in found:
-        digits = re.search(r"([0-9]+)$", picture.path.stem)
-        number = int(digits[1]) if digits else 0
-        class_id = str(class_ids[number - 1]) if 1 <= number <= len(class_ids) else None
-        labelled.append(_Found(picture.path, class_id, splits.get(number, "")))
-    return labelled
-
-
-def _natural(text):
-    """A sort key in which "2" comes before "10"."""
-    parts = re.split(r"([0-9]+)", text)
-    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), text
-
-
-def _order(picture):
-    split = (*SPLITS, "").index(picture.split)
-    unlabelled = picture.class_id is None
-    return split, unlabelled, _natural(picture.class_id or ""), _natural(str(picture.path))
-
-
-def _name_classes(root, class_ids):
-    """Names for folder names: the data's own list, else the course's for the 102 flowers."""
-    shipped = Path(__file__).with_name("cat_to_name.json")
-    for path in (root / shipped.name, root.parent / shipped.name, shipped):
-        if path.is_file():
-            try:
-                names = dict(json.loads(path.read_text(encoding="utf-8")))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path} is not a JSON object of names: {error}") from error
-            oxford = set(names) == set(class_ids) or (root / "imagelabels.mat").is_file()
-            if path != shipped or oxford:
-                return tuple(str(names.get(class_id, class_id)) for class_id in class_ids)
-    return tuple(class_ids)
-
-
 # --- loading: pictures -> Flowers ---
 
 
@@ -257,12 +144,12 @@ def _load_found(root, found, folder, image_size, fit, cache_dir, progress):
 
     shape = (len(found), image_size, image_size, 3)
     entry = cache_dir / f"{name[:40]}-{image_size}-{fit}"
-    images, notes = _cached(entry, [image_size, fit, files], shape, fill)
+    images, notes = cached(entry, [FORMAT, [image_size, fit, files]], shape, fill)
     unread = {int(row): reason for row, reason in notes["unreadable"].items()}
     _report(unread, paths, folder)
     found = [picture for row, picture in enumerate(found) if row not in unread]
-    class_ids = sorted({p.class_id for p in found if p.class_id is not None}, key=_natural)
-    class_names = _name_classes(root, class_ids)
+    class_ids = sorted({p.class_id for p in found if p.class_id is not None}, key=natural)
+    class_names = name_classes(root, class_ids)
     if any(picture.class_id is None for picture in found):
         class_ids, class_names = [*class_ids, None], (*class_names, "unknown")
     index = {class_id: label for label, class_id in enumerate(class_ids)}
@@ -321,7 +208,7 @@ def _report(unreadable, paths, folder):
 
 
 def _load_painted(count, image_size, seed, cache_dir, progress):
-    from diffusion import synthetic  # here, so that real flowers never wait for it
+    from diffusion import species, synthetic  # here, so that real flowers never wait for it
 
     def fill(pixels):
         images, labels = synthetic.paint_flowers(
@@ -330,10 +217,11 @@ def _load_painted(count, image_size, seed, cache_dir, progress):
         pixels[:] = images
         return {"count": count, "labels": np.asarray(labels).tolist()}
 
-    painter = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()
-    images, notes = _cached(
+    sources = b"".join(Path(module.__file__).read_bytes() for module in (species, synthetic))
+    painter = hashlib.sha256(sources).hexdigest()
+    images, notes = cached(
         cache_dir / f"painted-{image_size}",
-        [count, image_size, seed, painter],
+        [FORMAT, [count, image_size, seed, painter]],
         (count, image_size, image_size, 3),
         fill,
     )
@@ -370,116 +258,6 @@ def _select(flowers, splits):
         name=flowers.name,
         description=f"{len(images):,} of {total} {rest}, splits {', '.join(splits)}",
     )
-
-
-# --- the cache: one folder an entry, whole or not there ---
-
-
-def _cached(entry, depends_on, shape, fill):
-    """The pixels and notes of `entry`, made by `fill(pixels) -> notes` if they are not there.
-
-    `fill` writes rows into a mapped file in a folder of its own; only the finished folder gets
-    the name that is looked for. With nothing to keep (count 0) nothing is published.
-    """
-    key = hashlib.sha256(json.dumps([FORMAT, depends_on]).encode()).hexdigest()
-    entry = entry.with_name(f"{entry.name}-{key[:20]}")
-    _remove_abandoned(entry.parent)
-    if (finished := _open(entry, shape)) is not None:
-        return finished
-    building = _scratch(entry.parent)
-    try:
-        with _explained(entry.parent):
-            building.mkdir(parents=True)
-            pixels = _allocate(building / "images.uint8", shape)
-        notes = fill(pixels)
-        with _explained(entry.parent):
-            pixels.flush()
-            del pixels
-            if notes["count"] == 0:
-                return None, notes
-            os.truncate(building / "images.uint8", notes["count"] * int(np.prod(shape[1:])))
-            (building / "notes.json").write_text(json.dumps(notes))
-            return _publish(building, entry, shape)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def _open(entry, shape):
-    """A finished entry's pixels and notes; None where it is missing or damaged."""
-    try:
-        notes = json.loads((entry / "notes.json").read_text())
-        shape = (notes["count"], *shape[1:])
-        # Raises ValueError where the file is too short.
-        return np.memmap(entry / "images.uint8", np.uint8, "r", shape=shape), notes
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _publish(building, entry, shape):
-    if entry.exists() and _open(entry, shape) is None:
-        damaged = _scratch(entry.parent)
-        os.rename(entry, damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
-    # Where another process was faster, its entry holds the same pixels.
-    with contextlib.suppress(OSError):
-        os.rename(building, entry)
-    finished = _open(entry, shape)
-    if finished is None:
-        raise OSError(f"the entry {entry.name} cannot be put there")
-    return finished
-
-
-def _scratch(cache_dir):
-    """A folder name nobody else uses, that tells which process made it."""
-    maker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{platform.node()}"
-    return cache_dir / (_BUILDING + maker)
-
-
-def _allocate(path, shape):
-    """A mapped file with its space taken now: a full disk found later would kill the process."""
-    size = int(np.prod(shape))
-    free = shutil.disk_usage(path.parent).free
-    if free < size:
-        raise OSError(f"{size / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free")
-    with open(path, "wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-    return np.memmap(path, np.uint8, "r+", shape=shape)
-
-
-@contextlib.contextmanager
-def _explained(cache_dir):
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"cannot write the cache of images in {cache_dir} ({error.strerror or error}): "
-            "free some space there, or pass cache_dir, a folder that can be written"
-        ) from error
-
-
-def _remove_abandoned(cache_dir):
-    """Remove what killed processes left: theirs if of this machine, any after a day."""
-    for folder in cache_dir.glob(_BUILDING + "*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            pid, _, node = folder.name.removeprefix(_BUILDING).split("-", 2)
-            killed = node == platform.node() and not _is_running(int(pid))
-            if killed or time.time() - folder.stat().st_mtime > 24 * 3600:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(pid):
-    if os.name == "nt":  # there, os.kill(pid, 0) would do more than ask
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def whole_number(name, value, least):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -515,7 +516,7 @@ def test_two_loads_at_once_both_succeed(tmp_path):
 
 
 def test_what_others_are_still_making_is_left_alone_for_a_day(kaggle, tmp_path):
-    fresh = tmp_path / f"cache/.building-{os.getpid()}-0-{diffusion.data.platform.node()}"
+    fresh = tmp_path / f"cache/.building-{os.getpid()}-0-{platform.node()}"
     elsewhere = tmp_path / "cache/.building-99999999-0-another.machine"
     old = tmp_path / "cache/.building-1-1-another.machine"
     for folder in (fresh, elsewhere, old):
@@ -544,7 +545,7 @@ def test_splits_select_rows_and_keep_labels_comparable(kaggle, tmp_path, decoded
 
 @pytest.fixture
 def painter(tmp_path, monkeypatch):
-    """A stand-in for diffusion.synthetic, which counts how often it paints."""
+    """A stand-in for diffusion.synthetic, which counts how often it paints, and for its table."""
     module = types.ModuleType("diffusion.synthetic")
     module.calls = []
 
@@ -557,6 +558,8 @@ def painter(tmp_path, monkeypatch):
     module.paint_flowers, module.SPECIES = paint_flowers, ("daisy", "poppy")
     module.__file__ = str(tmp_path / "synthetic.py")
     Path(module.__file__).write_text("1")
+    (tmp_path / "species.py").write_text("1")
+    monkeypatch.setattr("diffusion.species.__file__", str(tmp_path / "species.py"))
     monkeypatch.setitem(sys.modules, "diffusion.synthetic", module)
     monkeypatch.setattr("diffusion.synthetic", module, raising=False)
     monkeypatch.setattr(diffusion.data, "ROOT", tmp_path / "project")
@@ -576,9 +579,10 @@ def test_painted_flowers_are_painted_once_for_each_count_size_seed_and_painter(p
     painter.calls.clear()
     for options in ({"painted": 6}, {"painted": 5, "seed": 1}, {"painted": 5, "image_size": 8}):
         load("painted", tmp_path, **options)
-    Path(painter.__file__).write_text("2")
-    load("painted", tmp_path, painted=5)
-    assert len(painter.calls) == 4
+    for source in (Path(painter.__file__), tmp_path / "species.py"):
+        source.write_text("2")
+        load("painted", tmp_path, painted=5)
+    assert len(painter.calls) == 5
 
 
 def test_without_a_folder_the_projects_data_comes_before_painted_flowers(painter, tmp_path):
@@ -605,13 +609,14 @@ def test_painted_flowers_have_no_splits_to_choose_from(painter, tmp_path):
 # --- the whole ---
 
 
-def test_importing_the_loader_imports_no_tensorflow_and_no_other_module_of_the_library():
+def test_importing_the_loader_imports_no_tensorflow_and_of_the_library_only_its_own_wing():
     code = (
         "import sys, diffusion.data; print(*(m for m in sys.modules "
         "if m.split('.')[0] in ('tensorflow', 'keras', 'jax') or m.startswith('diffusion.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split() == ["diffusion.data"], done.stderr
+    wing = {"diffusion.data", "diffusion.cache", "diffusion.find"}
+    assert set(done.stdout.split()) == wing, done.stderr
 
 
 def test_the_real_flowers_come_whole_labelled_and_without_a_warning(tmp_path):

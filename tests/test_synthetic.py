@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion import synthetic
+from diffusion import species, synthetic
 from diffusion.synthetic import SPECIES, paint_flowers
 
 
@@ -136,11 +136,16 @@ def test_a_bar_is_shown_only_when_asked_for(capsys):
 
 
 def test_it_imports_neither_keras_nor_the_rest_of_the_library():
-    tree = ast.parse(Path(synthetic.__file__).read_text())
+    imported = imports_of(synthetic) | imports_of(species)
+    assert imported == {"dataclasses", "functools", "numpy", "tqdm.auto", "diffusion.species"}
+
+
+def imports_of(module):
+    tree = ast.parse(Path(module.__file__).read_text())
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add("." * node.level + (node.module or ""))
-    assert imported == {"dataclasses", "functools", "numpy", "tqdm.auto"}
+    return imported

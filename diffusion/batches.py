@@ -29,7 +29,8 @@ class Batches(keras.utils.PyDataset):
         shuffle: False serves the images as they lie.
         flip: mirror each image left to right with probability 1/2.
         seed, epoch: whole numbers from 0; `epoch` may be set at any time between epochs.
-        start: leave out the first `start` batches of every epoch: to go on amid one.
+        start: leave out the first `start` batches of every epoch, so that batch i is batch
+            i + start without it: for a `fit` of one epoch that goes on amid it.
         **kwargs: `workers` and the like, for `keras.utils.PyDataset`.
 
     Raises ValueError where a number is out of range or the images do not fill one batch.
@@ -57,10 +58,16 @@ class Batches(keras.utils.PyDataset):
         self.seed = whole_number("seed", seed, least=0)
         self.start = whole_number("start", start, least=0)
         self.epoch = epoch
-        if len(self) <= 0:
+        whole_epoch = len(images) * self.repeats // self.batch_size
+        if not whole_epoch:
             raise ValueError(
                 f"{len(images)} images x {self.repeats} repeats do not fill one batch of "
                 f"{self.batch_size}: lower batch_size or raise repeats"
+            )
+        if self.start >= whole_epoch:
+            raise ValueError(
+                f"start={self.start} leaves out all {whole_epoch} batches of an epoch: "
+                f"choose 0 to {whole_epoch - 1}"
             )
 
     @property

@@ -124,8 +124,46 @@ def test_too_few_images_for_a_batch_are_refused_with_the_numbers():
         Batches(numbered_images(), batch_size=64, repeats=2)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_batch_i_with_start_k_is_batch_i_plus_k_without(flip):
+    options = {"batch_size": 4, "repeats": 2, "flip": flip, "seed": 6}
+    whole = Batches(numbered_images(), **options)
+    for epoch in range(2):
+        whole.epoch = epoch
+        for start in (0, 1, 7, 10):
+            part = Batches(numbered_images(), start=start, epoch=epoch, **options)
+            assert len(part) == 11 - start
+            np.testing.assert_array_equal(
+                [part[i] for i in range(len(part))], [whole[i] for i in range(start, 11)]
+            )
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_fit_of_one_epoch_can_go_on_amid_it(workers):
+    batches = Batches(numbered_images(), batch_size=4, seed=7, epoch=3, start=2, workers=workers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of batches asked for out of order
+        (rest,) = fit_and_record(batches, initial_epoch=3, epochs=4)
+    assert rest == expected_order(7, 3)[8:]
+
+
+@pytest.mark.parametrize("start", [5, 6, 100])
+def test_a_start_that_leaves_no_batch_is_refused_with_what_may_be_chosen(start):
+    message = rf"start={start} leaves out all 5 batches of an epoch: choose 0 to 4"
+    with pytest.raises(ValueError, match=message):
+        Batches(numbered_images(), batch_size=4, start=start)
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"repeats": 0}, {"seed": -1}, {"epoch": -1}, {"batch_size": 1.5}]
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"repeats": 0},
+        {"seed": -1},
+        {"epoch": -1},
+        {"start": -1},
+        {"batch_size": 1.5},
+    ],
 )
 def test_numbers_out_of_range_are_refused_by_name_and_value(wrong):
     ((name, value),) = wrong.items()

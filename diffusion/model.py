@@ -85,7 +85,9 @@ class DiffusionModel(keras.Model):
         Returns (pred_noises, pred_images), both (B, S, S, 3). Listing 8-5.
         """
         network = self.network if training else self.ema_network
-        pred_noises = network([noisy_images, noise_rates**2], training=training)
+        noisy_images = ops.convert_to_tensor(noisy_images, "float32")
+        noise_variances = ops.convert_to_tensor(noise_rates, "float32") ** 2
+        pred_noises = network([noisy_images, noise_variances], training=training)
         pred_images = (noisy_images - noise_rates * pred_noises) / signal_rates
         return pred_noises, pred_images
 

@@ -27,5 +27,6 @@ def load_keras():
 
 def fail(message):
     """Print one line on standard error and exit with status 2."""
+    message = message if len(message) <= 600 else message[:600] + " ..."
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

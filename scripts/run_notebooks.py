@@ -110,6 +110,7 @@ def execute(notebook, path, target, bar):
         kernel_name="python3",
         resources={"metadata": {"path": str(path.resolve().parent)}},
         on_cell_complete=lambda **_: bar.update(),
+        extra_arguments=["--IPKernelApp.log_level=40"],
         store_widget_state=False,
         record_timing=False,
     )
@@ -119,7 +120,8 @@ def execute(notebook, path, target, bar):
         if target == path:  # the reader's own notebook stays as it was
             target = path.with_suffix(".failed.ipynb")
         nbformat.write(notebook, target)
-        raise RuntimeError(f"{path.name}: {error.ename}: {error.evalue} (see {target})") from error
+        what = f"{error.ename}: {error.evalue}"[:300]
+        raise RuntimeError(f"{path.name}: see {os.path.relpath(target)}: {what}") from error
     temporary = target.with_name(f".{target.stem}.partial.ipynb")
     nbformat.write(notebook, temporary)
     os.replace(temporary, target)

@@ -82,28 +82,31 @@ class StopInGoodOrder(keras.callbacks.Callback):
 
     It ends when `max_steps` steps have been taken in all (None: no bound), on Ctrl-C (or the
     notebook's stop button), and with a TrainingError when the loss is no longer a number. A
-    second Ctrl-C ends at once. `interrupted` tells afterwards whether Ctrl-C ended it.
+    second Ctrl-C ends at once. Use it as a context manager around `fit`: it minds Ctrl-C within,
+    and `interrupted` tells afterwards whether that ended it.
     """
 
     def __init__(self, path, max_steps=None):
         super().__init__()
         self.path, self.max_steps, self.interrupted = path, max_steps, False
-
-    def on_train_begin(self, logs=None):
-        self._steps = int(self.model.optimizer.iterations)
         self._old_handler = None
+
+    def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        return self
 
-    def restore_handler(self):
-        """Give Ctrl-C back its usual meaning."""
+    def __exit__(self, *exception):
         if self._old_handler is not None:
             signal.signal(signal.SIGINT, self._old_handler)
             self._old_handler = None
 
     def _on_interrupt(self, signum, frame):
         self.interrupted = True
-        self.restore_handler()
+        self.__exit__()
+
+    def on_train_begin(self, logs=None):
+        self._steps = int(self.model.optimizer.iterations)
 
     def on_train_batch_end(self, batch, logs=None):
         self._steps += 1

@@ -6,22 +6,22 @@ end the model), `run.json` (its record), `samples/` and `logs/` (TensorBoard).
 """
 
 import dataclasses
-import json
 import os
-import platform
-import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from diffusion.batches import Batches, EpochFromFit
 from diffusion.callbacks import Checkpoint, SampleGrid, StopInGoodOrder
 from diffusion.model import DiffusionModel
 from diffusion.precision import choose_precision, has_accelerator
+from diffusion.record import new_record, read_record
 from diffusion.schedules import SCHEDULES
 from diffusion.unet import build_unet
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
+# Where runs live; the environment's MODELS_DIR puts them elsewhere.
+MODELS = Path(os.environ.get("MODELS_DIR") or Path(__file__).resolve().parents[1] / "models")
 
 
 @dataclasses.dataclass
@@ -50,10 +50,11 @@ class Run:
         )
 
 
-def build(config, total_steps):
+def build(config, total_steps, image_size=None):
     """Put a model together and compile it, as `config` says. Listing 8-10.
 
     total_steps: of the whole training, for a learning rate that is lowered along the way.
+    image_size: default `config.image_size`.
     The random start of the weights follows from `config.seed` (this sets Keras's global seed).
     Raises ValueError for a schedule or precision that does not exist.
     """
@@ -62,7 +63,7 @@ def build(config, total_steps):
         raise ValueError(f"no schedule {config.schedule!r}: choose one of {choices}")
     keras.utils.set_random_seed(config.seed)
     network = build_unet(
-        config.image_size,
+        image_size or config.image_size,
         config.widths,
         config.block_depth,
         config.embedding_dims,
@@ -141,17 +142,18 @@ def train(
     """
     folder = Path(folder) if folder is not None else default_folder(config, flowers)
     path, record_path = folder / "model.keras", folder / "run.json"
-    batches = _batches(config, flowers)
-    record = _new_record(config, flowers)
+    total_steps = config.epochs * _steps_per_epoch(config, flowers)
+    record = new_record(config, flowers)
     if path.exists():
         if not resume:
             raise FileExistsError(
                 f"{path} exists: go on with it (--resume), or choose another folder (--output)"
             )
         model = load_model(path)
-        record = _old_record(record_path, record, int(model.optimizer.iterations))
+        record = read_record(record_path, record, int(model.optimizer.iterations))
     else:
-        model = build(config, config.epochs * len(batches))
+        first_size = config.image_size // (2 if config.half_size_epochs else 1)
+        model = build(config, total_steps, first_size)
         model.adapt(flowers.images)
 
     stop = StopInGoodOrder(path, max_steps)
@@ -162,91 +164,79 @@ def train(
         extra.append(SampleGrid(folder / "samples", sample_every, 10, steps, log_dir=logs))
     if tensorboard:
         extra.append(keras.callbacks.TensorBoard(folder / "logs", write_graph=False))
-    _fit(model, batches, config, flowers, max_steps, extra, stop, verbose)
+    end = min(total_steps, max_steps or total_steps)
+    with stop:
+        while int(model.optimizer.iterations) < end and not stop.interrupted:
+            model = _fit_part(model, config, flowers, extra, verbose)
     return Run(model, record, folder, stop.interrupted)
 
 
-def _fit(model, batches, config, flowers, max_steps, callbacks, stop, verbose):
-    """Train from where the model is, perhaps amid an epoch, to the end of the last epoch."""
-    while not stop.interrupted:
-        done = int(model.optimizer.iterations)
-        epoch, batches_done = divmod(done, len(batches))
-        if epoch >= config.epochs or (max_steps is not None and done >= max_steps):
-            break
-        part = _batches(config, flowers, start=batches_done)
-        try:
-            model.fit(
-                part,
-                initial_epoch=epoch,
-                epochs=epoch + 1 if batches_done else config.epochs,
-                shuffle=False,  # Batches shuffles, by seed and epoch
-                callbacks=[EpochFromFit(part), *callbacks],
-                verbose=verbose,
-            )
-        finally:
-            stop.restore_handler()
-
-
-def _batches(config, flowers, start=0):
-    return Batches(
-        flowers.images,
+def _fit_part(model, config, flowers, callbacks, verbose):
+    """Train on to the end of a part: of an epoch begun earlier, of the half-size epochs, of all."""
+    done = int(model.optimizer.iterations)
+    epoch, batches_done = divmod(done, _steps_per_epoch(config, flowers))
+    halved = epoch < config.half_size_epochs
+    size = config.image_size // 2 if halved else config.image_size
+    if model.image_size != size:
+        model = resized(model, config, size)
+    images = halve(flowers.images) if halved else flowers.images
+    batches = Batches(
+        images,
         config.batch_size,
         repeats=config.repeats,
         flip=config.flip,
         seed=config.seed,
-        start=start,
+        start=batches_done,
     )
+    last_epoch = config.half_size_epochs if halved else config.epochs
+    model.fit(
+        batches,
+        initial_epoch=epoch,
+        epochs=epoch + 1 if batches_done else last_epoch,
+        shuffle=False,  # Batches shuffles, by seed and epoch
+        callbacks=[EpochFromFit(batches), *callbacks],
+        verbose=verbose,
+    )
+    return model
+
+
+def resized(model, config, image_size):
+    """Return the model for pictures of another size, with all that it has learnt and counted.
+
+    The network is convolutional, so no weight depends on the size.
+    """
+    other = build(config, 1, image_size)
+    optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+    other.compile(optimizer=optimizer, loss=model.loss, jit_compile=model.jit_compile)
+    optimizer.build(other.trainable_variables)
+    other.set_weights(model.get_weights())
+    other.normalizer.finalize_state()
+    other.seed_generator.state.assign(model.seed_generator.state)
+    for new, old in zip(optimizer.variables, model.optimizer.variables, strict=True):
+        new.assign(old)
+    return other
+
+
+def halve(images):
+    """Halve the side of uint8 pictures (N, S, S, 3) by averaging two by two pixels."""
+    count, side = images.shape[:2]
+    halved = np.empty((count, side // 2, side // 2, 3), "uint8")
+    for start in range(0, count, 1000):
+        chunk = images[start : start + 1000].astype("uint16")
+        sums = chunk[:, ::2, ::2] + chunk[:, 1::2, ::2] + chunk[:, ::2, 1::2] + chunk[:, 1::2, 1::2]
+        halved[start : start + 1000] = (sums + 2) // 4
+    return halved
+
+
+def _steps_per_epoch(config, flowers):
+    steps = len(flowers) * config.repeats // config.batch_size
+    if not steps:
+        raise ValueError(
+            f"{len(flowers)} pictures x {config.repeats} do not fill a batch of {config.batch_size}"
+        )
+    return steps
 
 
 def _compile_with_xla():
     """XLA speeds a GPU up and, in TensorFlow, halves the speed of a CPU."""
     return "auto" if has_accelerator() or keras.backend.backend() != "tensorflow" else False
-
-
-def _machine():
-    if has_accelerator():
-        return ", ".join(keras.distribution.list_devices())
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{count} CPU cores"
-
-
-def _new_record(config, flowers):
-    return {
-        "config": {**dataclasses.asdict(config), "widths": list(config.widths)},
-        "data": flowers.description,
-        "machine": _machine(),
-        "precision": choose_precision(config.precision),
-        "versions": f"Keras {keras.__version__} on {keras.backend.backend()}, "
-        f"Python {platform.python_version()} on {sys.platform}",
-        "steps": 0,
-        "seconds": 0.0,
-        "history": [],
-    }
-
-
-def _old_record(record_path, new, steps_done):
-    """Read the record of a run to go on with; what the model has not seen is dropped."""
-    try:
-        old = json.loads(record_path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{record_path} cannot be read ({error}), so how the model was trained is not known: "
-            "choose another folder (--output)"
-        ) from error
-    may_differ = set() if new["config"]["decay_learning_rate"] else {"epochs"}
-    for field, value in new["config"].items():
-        if field not in may_differ and old["config"].get(field) != value:
-            was = old["config"].get(field)
-            raise ValueError(
-                f"{record_path.parent} was trained with {field}={was}, not {value}: "
-                "use the same preset, or another folder (--output)"
-            )
-    if old["data"] != new["data"]:
-        raise ValueError(
-            f"{record_path.parent} was trained on {old['data']}, not on {new['data']}: "
-            "use the same data, or another folder (--output)"
-        )
-    history = [entry for entry in old["history"] if entry["steps"] <= steps_done]
-    seconds = history[-1]["seconds"] if history else 0.0
-    old.update(history=history, steps=steps_done, seconds=seconds, config=new["config"])
-    return old

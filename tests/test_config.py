@@ -26,6 +26,7 @@ def test_changes_are_made_and_leave_the_preset_alone():
         ("quick", {"epoch": 3}, "epoch.*epochs"),
         ("quick", {"epochs": 0}, "epochs.*0"),
         ("quick", {"batch_size": -1}, "batch_size.*-1"),
+        ("quick", {"half_size_epochs": 10}, "half_size_epochs.*10"),
         ("quick", {"ema": 1.0}, "ema.*1.0"),
         ("quick", {"learning_rate": 0}, "learning_rate.*0"),
     ],

@@ -15,7 +15,7 @@ from conftest import ROOT
 from diffusion.callbacks import TrainingError
 from diffusion.config import get_preset
 from diffusion.files import written_whole
-from diffusion.training import build, load_model, train
+from diffusion.training import build, halve, load_model, resized, train
 
 
 def state(model):
@@ -188,6 +188,30 @@ def test_more_epochs_than_before_go_on_from_the_end(trained, painted, tmp_path):
     run = train(get_preset("tiny", epochs=3), painted, tmp_path / "run", resume=True, verbose=0)
     assert [entry["steps"] for entry in run.record["history"]] == [6, 12, 18]
     assert run.record["seconds"] > trained.record["seconds"]
+
+
+def test_half_size_epochs_come_first_and_all_that_was_learnt_carries_over(painted, tmp_path):
+    config = get_preset("tiny", epochs=3, half_size_epochs=2)
+    half = train(config, painted, tmp_path / "a", max_steps=12, verbose=0)
+    assert half.model.image_size == 8
+    bigger = resized(half.model, config, 16)
+    assert bigger.image_size == 16
+    assert_same_state(bigger, half.model)
+    # Stopped amid the half-size epochs, at their end, and amid the last: the same end.
+    for max_steps in (8, 12, 15, None):
+        stopped = train(
+            config, painted, tmp_path / "b", max_steps=max_steps, resume=True, verbose=0
+        )
+    straight = train(config, painted, tmp_path / "c", verbose=0)
+    assert straight.model.image_size == 16
+    assert_same_state(stopped.model, straight.model)
+
+
+def test_halving_averages_two_by_two_pixels():
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype("uint8")
+    expected = pictures.reshape(3, 4, 2, 4, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(halve(pictures), expected, atol=0.5)
+    assert halve(pictures).dtype == np.uint8
 
 
 def test_sample_grids_are_drawn_after_each_epoch(trained):

@@ -1,0 +1,62 @@
+"""The record of a run, `run.json`: what was trained on what, how long, with which losses."""
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+
+import keras
+
+from diffusion.precision import choose_precision, has_accelerator
+
+
+def machine():
+    """Name what this trains on: the accelerators, or the number of CPU cores."""
+    if has_accelerator():
+        return ", ".join(keras.distribution.list_devices())
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{count} CPU cores"
+
+
+def new_record(config, flowers):
+    """Return the record of a run that has not begun."""
+    return {
+        "config": {**dataclasses.asdict(config), "widths": list(config.widths)},
+        "data": flowers.description,
+        "machine": machine(),
+        "precision": choose_precision(config.precision),
+        "versions": f"Keras {keras.__version__} on {keras.backend.backend()}, "
+        f"Python {platform.python_version()} on {sys.platform}",
+        "steps": 0,
+        "seconds": 0.0,
+        "history": [],
+    }
+
+
+def read_record(record_path, new, steps_done):
+    """Read the record of a run to go on with; what the model has not seen is dropped."""
+    try:
+        old = json.loads(record_path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{record_path} cannot be read ({error}), so how the model was trained is not known: "
+            "choose another folder (--output)"
+        ) from error
+    may_differ = set() if new["config"]["decay_learning_rate"] else {"epochs"}
+    for field, value in new["config"].items():
+        if field not in may_differ and old["config"].get(field) != value:
+            was = old["config"].get(field)
+            raise ValueError(
+                f"{record_path.parent} was trained with {field}={was}, not {value}: "
+                "use the same preset, or another folder (--output)"
+            )
+    if old["data"] != new["data"]:
+        raise ValueError(
+            f"{record_path.parent} was trained on {old['data']}, not on {new['data']}: "
+            "use the same data, or another folder (--output)"
+        )
+    history = [entry for entry in old["history"] if entry["steps"] <= steps_done]
+    seconds = history[-1]["seconds"] if history else 0.0
+    old.update(history=history, steps=steps_done, seconds=seconds, config=new["config"])
+    return old

@@ -5,6 +5,7 @@ import io
 import os
 import platform
 import tempfile
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -147,7 +148,7 @@ def show_source(thing):
     from IPython.display import Markdown
     from IPython.display import display as show
 
-    source = inspect.cleandoc(inspect.getsource(thing))
+    source = textwrap.dedent(inspect.getsource(thing)).strip()
     where = Path(inspect.getsourcefile(thing)).resolve()
     where = where.relative_to(ROOT) if where.is_relative_to(ROOT) else where.name
     show(Markdown(f"`{where}`\n```python\n{source}\n```"))

@@ -23,7 +23,8 @@ def read(name):
 
 
 def test_together_they_draw_all_figures_of_the_chapter():
-    assert sorted(sum(FIGURES.values(), [])) == list(range(2, 17))
+    numbers = [number for figures in FIGURES.values() for number in figures]
+    assert sorted(numbers) == list(range(2, 17))
     assert sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")) == sorted(FIGURES)
 
 

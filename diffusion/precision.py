@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import keras
-
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # the processor multiplies bfloat16 by itself
 
 
 def choose_precision(precision="auto"):
@@ -23,12 +22,14 @@ def choose_precision(precision="auto"):
 
 def has_accelerator():
     """Return whether Keras's backend sees a GPU or TPU."""
+    import keras  # here, so that the environment check can ask for the flags without Keras
+
     return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
 
 
 def cpu_has_bfloat16():
     """Return whether the processor multiplies bfloat16 natively (AVX512-BF16 or AMX; Linux)."""
-    return bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+    return bool(BFLOAT16_FLAGS & cpu_flags())
 
 
 def cpu_flags():

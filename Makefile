@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export PRESET DATA_DIR
 
-.PHONY: help run test lint format data lab clean
+.PHONY: help run test lint format check data lab clean
 .DEFAULT_GOAL := help
 
 help: ## Say what each target does
@@ -36,6 +36,9 @@ lint: $(VENV)/.installed-test ## Check style and format, notebooks too
 format: $(VENV)/.installed-test ## Put code and notebooks into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+check: ## Say what this machine has, what is missing, and what to type next
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) scripts/check_environment.py
 
 data: $(VENV)/.installed ## Download the real flowers (Kaggle if it knows you, else Oxford)
 	bash scripts/download_data.sh

@@ -34,7 +34,7 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
-    data_dir = arguments.data_dir or os.environ.get("DATA_DIR")
+    data_dir = arguments.data_dir or os.environ.get("DATA_DIR") or None
     if data_dir and data_dir != "painted":
         # the environment's counts from the project's folder, as it does for the notebooks
         data_dir = os.path.abspath(arguments.data_dir or str(ROOT / data_dir))

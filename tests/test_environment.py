@@ -307,6 +307,8 @@ def test_the_flowers_found_are_counted_and_none_are_painted_ones(project):
     assert environment.check_data(project, None)[1:] == expected
     _, checks, *_ = report(project, DATA_DIR="data/oxford/dataset/valid")
     assert checks["data"] == ("ok", "2 pictures in data/oxford/dataset")
+    _, checks, *_ = report(project, DATA_DIR="")  # as make hands it on where it is not set
+    assert checks["data"] == expected
 
 
 def test_a_folder_without_flowers_is_an_obstacle(project):

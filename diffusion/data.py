@@ -86,8 +86,9 @@ def load_flowers(
         root, found = find_pictures(folder, skip=(cache_dir, ROOT / "data" / "cache"))
     if found:
         flowers = _load_found(root, found, folder, image_size, fit, cache_dir, progress)
-        origin = os.path.relpath(root, ROOT) if data_dir is None else os.fspath(data_dir)
-        about = f"{len(flowers):,} flowers from {origin}, {image_size}x{image_size}, {FITS[fit]}"
+        # The data set's own name, not its path: the same wherever the reader has put it.
+        frame = f"{image_size}x{image_size}, {FITS[fit]}"
+        about = f"{len(flowers):,} flowers from {flowers.name}, {frame}"
         flowers = replace(flowers, description=about)
     elif data_dir in (None, "painted"):
         flowers = _load_painted(painted, image_size, seed, cache_dir, progress)

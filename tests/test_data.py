@@ -592,7 +592,7 @@ def test_without_a_folder_the_projects_data_comes_before_painted_flowers(painter
     paint(tmp_path / "project/data/flowers/dataset/train/1/a.png")
     flowers = load(None, tmp_path, painted=3)
     assert (flowers.name, len(flowers)) == ("flowers", 1)
-    assert "data/flowers" in flowers.description
+    assert "from flowers, " in flowers.description
     assert load("painted", tmp_path, painted=3).name == "painted"
 
 
@@ -631,7 +631,7 @@ def test_the_real_flowers_come_whole_labelled_and_without_a_warning(tmp_path):
     assert flowers.class_names[flowers.labels[0]] == "pink primrose"
     assert flowers.splits.tolist() == ["train"] * 6552 + ["valid"] * 818
     assert flowers.name == "flowers102"
-    assert flowers.description == f"7,370 flowers from {folder}, 16x16, centre crop"
+    assert flowers.description == "7,370 flowers from flowers102, 16x16, centre crop"
     row = 5000
     path = sorted(  # the picture at this row, found another way
         (folder / "dataset/train").rglob("*.jpg"), key=lambda p: (int(p.parent.name), p.name)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 try:
-    from diffusion import download
+    from diffusion import download, fetch
 except ModuleNotFoundError as error:
     print(f"error: no module {error.name!r}: use .venv/bin/python", file=sys.stderr)
     sys.exit(2)
@@ -54,7 +54,7 @@ def main():
         download.download_oxford(
             arguments.data_dir, arguments.base_url, checksums, arguments.retries
         )
-    except (download.DownloadError, OSError) as error:
+    except (fetch.DownloadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """diffusion/download.py against a real HTTP server on localhost that drops, lies and refuses."""
 
 import contextlib
+import hashlib
 import http.server
 import io
 import os
@@ -15,8 +16,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from diffusion import download
-from diffusion.download import DownloadError
+from diffusion import download, fetch
+from diffusion.fetch import DownloadError
 
 ARCHIVE = "102flowers.tgz"
 COUNT = 24
@@ -118,7 +119,7 @@ def make_flowers():
 
 
 def md5_of_bytes(content):
-    return download.hashlib.md5(content).hexdigest()
+    return hashlib.md5(content).hexdigest()
 
 
 FLOWERS = make_flowers()
@@ -252,7 +253,7 @@ def test_part_longer_than_the_file_is_dropped(mirror, tmp_path):
 
 def test_archive_labelled_as_encoded_is_kept_as_it_is(mirror, tmp_path):
     mirror.headers = {"Content-Encoding": "x-gzip"}
-    path = download.fetch(mirror.url + ARCHIVE, tmp_path / ARCHIVE, SUMS[ARCHIVE], retries=0)
+    path = fetch.fetch(mirror.url + ARCHIVE, tmp_path / ARCHIVE, SUMS[ARCHIVE], retries=0)
     assert path.read_bytes() == FLOWERS[ARCHIVE]
 
 
@@ -462,7 +463,7 @@ def test_resuming_needs_room_for_the_rest_alone(mirror, tmp_path, monkeypatch):
     part.parent.mkdir(parents=True)
     part.write_bytes(FLOWERS[ARCHIVE][:-1000])
     say_free(monkeypatch, 1000)
-    path = download.fetch(mirror.url + ARCHIVE, part.with_suffix(""), SUMS[ARCHIVE])
+    path = fetch.fetch(mirror.url + ARCHIVE, part.with_suffix(""), SUMS[ARCHIVE])
     assert path.read_bytes() == FLOWERS[ARCHIVE]
 
 
@@ -470,7 +471,7 @@ def test_starting_over_counts_the_room_of_the_old_part(mirror, tmp_path, monkeyp
     mirror.knows_ranges = False
     (tmp_path / "a.part").write_bytes(FLOWERS[ARCHIVE][:HALF])
     say_free(monkeypatch, SIZE - HALF)
-    path = download.fetch(mirror.url + ARCHIVE, tmp_path / "a", SUMS[ARCHIVE])
+    path = fetch.fetch(mirror.url + ARCHIVE, tmp_path / "a", SUMS[ARCHIVE])
     assert path.read_bytes() == FLOWERS[ARCHIVE]
 
 
@@ -488,10 +489,10 @@ def test_too_little_disk_is_seen_before_unpacking(mirror, tmp_path, monkeypatch)
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_disk_that_fills_up_is_one_line(mirror, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "md5_of", lambda path: "none")  # /dev/full has no end
+    monkeypatch.setattr(fetch, "md5_of", lambda path: "none")  # /dev/full has no end
     (tmp_path / "a.part").symlink_to("/dev/full")
     with pytest.raises(DownloadError, match=r"is full .* run again to resume"):
-        download.fetch(mirror.url + ARCHIVE, tmp_path / "a", SUMS[ARCHIVE])
+        fetch.fetch(mirror.url + ARCHIVE, tmp_path / "a", SUMS[ARCHIVE])
     assert not (tmp_path / "a").exists()
 
 

@@ -67,7 +67,7 @@ class DiffusionModel(keras.Model):
         return self.normalizer(scale_pixels(images))
 
     def denormalize(self, images):
-        """Turn normalised images back into pictures in [0, 1]; what lies outside is clipped."""
+        """Turn normalised images (B, S, S, 3) back into pictures in [0, 1]; the rest is clipped."""
         images = self.normalizer.mean + images * ops.sqrt(self.normalizer.variance)
         return ops.clip(images, 0.0, 1.0)
 

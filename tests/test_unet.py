@@ -42,7 +42,7 @@ def test_a_residual_block_whose_convolutions_are_zero_passes_its_input_on():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_an_untrained_network_predicts_zero_in_float32_and_learns_in_every_layer(dtype):
+def test_an_untrained_network_predicts_zero_and_keeps_input_output_and_weights_in_float32(dtype):
     network = build_unet(16, (8, 12, 16), 2, 8, dtype=dtype)
     noisy = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype("float32")
     variances = np.full((3, 1, 1, 1), 0.5, "float32")

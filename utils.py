@@ -164,7 +164,9 @@ def slider(pictures, labels, name="step", size=256):
     from IPython.display import display as show
 
     labels = [str(label) for label in labels]
-    chosen = np.unique(np.linspace(0, len(pictures) - 1, min(10, len(pictures))).round().astype(int))
+    chosen = np.unique(
+        np.linspace(0, len(pictures) - 1, min(10, len(pictures))).round().astype(int)
+    )
     strip = display(
         np.asarray(pictures)[chosen], titles=[f"{name} {labels[index]}" for index in chosen]
     )

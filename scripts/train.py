@@ -67,7 +67,12 @@ def main():
     from diffusion.training import default_folder, train
 
     flowers = load_flowers(
-        arguments.data_dir, config.image_size, config.fit, painted=config.painted, seed=config.seed
+        arguments.data_dir,
+        config.image_size,
+        config.fit,
+        painted=config.painted,
+        seed=config.seed,
+        progress=sys.stderr.isatty(),
     )
     folder = arguments.output or default_folder(config, flowers)
     print(f"preset {config.name} on {flowers.description}; model and samples in {folder}")

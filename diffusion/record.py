@@ -35,7 +35,11 @@ def new_record(config, flowers):
 
 
 def read_record(record_path, new, steps_done):
-    """Read the record of a run to go on with; what the model has not seen is dropped."""
+    """Read the record of a run to go on with.
+
+    new: the record that a new run would have; config and data must be the same. steps_done: of the
+    checkpoint; epochs recorded after it are dropped. Raises ValueError where something differs.
+    """
     try:
         old = json.loads(record_path.read_text())
     except (OSError, ValueError) as error:
@@ -45,8 +49,8 @@ def read_record(record_path, new, steps_done):
         ) from error
     may_differ = set() if new["config"]["decay_learning_rate"] else {"epochs"}
     for field, value in new["config"].items():
-        if field not in may_differ and old["config"].get(field) != value:
-            was = old["config"].get(field)
+        was = old["config"].get(field, value)  # a field that is newer than the run
+        if field not in may_differ and was != value:
             raise ValueError(
                 f"{record_path.parent} was trained with {field}={was}, not {value}: "
                 "use the same preset, or another folder (--output)"

@@ -94,7 +94,7 @@ PRESETS = {
         epochs=10,
         learning_rate=3e-3,
         decay_learning_rate=True,
-        ema=0.995,
+        ema=0.995,  # looks back over 200 of some 1,000 steps; 0.999 would look back over them all
         ema_warmup=True,
     ),
     "laptop": dataclasses.replace(
@@ -133,6 +133,7 @@ PRESETS = {
 def get_preset(name="quick", **changes):
     """Return the preset of that name, with `changes` made to its fields.
 
+    With other `epochs`, the share of them that is trained at half the size stays as it is.
     Raises ValueError for a name or a field that does not exist, or a value out of range.
     """
     if name not in PRESETS:
@@ -141,4 +142,7 @@ def get_preset(name="quick", **changes):
     for field in changes:
         if field not in fields:
             raise ValueError(f"a preset has no {field!r}: choose from {', '.join(fields)}")
-    return dataclasses.replace(PRESETS[name], **changes)
+    preset = PRESETS[name]
+    if isinstance(changes.get("epochs"), int) and "half_size_epochs" not in changes:
+        changes["half_size_epochs"] = preset.half_size_epochs * changes["epochs"] // preset.epochs
+    return dataclasses.replace(preset, **changes)

@@ -21,9 +21,33 @@ def written_whole(path):
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # so that not even a power cut leaves half of it
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone_in(folder):
+    """Make `folder` and hold it for this process; the system lets go of it if we are killed.
+
+    Raises FileExistsError if another process holds it, OSError if it cannot be written to. (On
+    Windows, which has no flock, two processes are not told apart.)
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f"another process is training in {folder}: wait for it, or choose another folder"
+            ) from error
+        yield
 
 
 def write_json(path, content):

@@ -25,7 +25,7 @@ def initial_noise(num_images, image_size, seed=None):
 def spherical_interpolation(a, b, t):
     """Walk from `b` (t = 0) to `a` (t = 1): a sin(pi t / 2) + b cos(pi t / 2).
 
-    a, b: arrays of one shape, `(S, S, 3)` or with a batch in front.
+    a, b: noises of one shape, `(S, S, 3)`, or batches of them, walked pair by pair.
     t: a number in [0, 1], or an array of n of them: then n results stand in front, `(n, ...)`.
 
     For independent noises the variance stays 1 all the way, since sin^2 + cos^2 = 1. It is a
@@ -35,10 +35,11 @@ def spherical_interpolation(a, b, t):
     The chapter's section "Interpolating between images", figure 8-16.
     """
     a, b = _as_arrays(a, b)
-    cosine = _cosine(a, b)
-    if abs(cosine) > 0.2:
+    cosines = _cosines(a, b)
+    if np.abs(cosines).max() > 0.2:
+        worst = cosines.flat[np.abs(cosines).argmax()]
         warnings.warn(
-            f"the noises are not orthogonal (cosine {cosine:.2f}), so a sin + b cos does not keep "
+            f"the noises are not orthogonal (cosine {worst:.2f}), so a sin + b cos does not keep "
             "their variance: use slerp",
             stacklevel=2,
         )
@@ -55,16 +56,15 @@ def slerp(a, b, t):
     Raises ValueError if `a` and `b` are opposite: then there is no one shortest way.
     """
     a, b = _as_arrays(a, b)
-    angle = np.arccos(np.clip(_cosine(a, b), -1.0, 1.0))
+    angles = np.arccos(np.clip(_cosines(a, b), -1.0, 1.0))
     weight = _in_front_of(t, a.ndim)
-    if np.pi - angle < 1e-3:
+    if (np.pi - angles < 1e-3).any():
         raise ValueError(
             "slerp needs two noises that are not opposite, got a = -b (times a number)"
         )
-    if angle < 1e-3:  # the same direction: the arc is a straight line
-        return ops.convert_to_tensor(weight * a + (1 - weight) * b)
-    a_share = np.sin(weight * angle) / np.sin(angle)
-    b_share = np.sin((1 - weight) * angle) / np.sin(angle)
+    angles = np.maximum(angles, 1e-3)  # at zero the shares would be 0/0; here they are w and 1 - w
+    a_share = np.sin(weight * angles) / np.sin(angles)
+    b_share = np.sin((1 - weight) * angles) / np.sin(angles)
     return ops.convert_to_tensor((a_share * a + b_share * b).astype("float32"))
 
 
@@ -90,9 +90,14 @@ def _as_arrays(a, b):
     return a, b
 
 
-def _cosine(a, b):
-    a, b = a.astype("float64").ravel(), b.astype("float64").ravel()
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+def _cosines(a, b):
+    """The cosine between each noise and its partner, shaped to multiply them: (..., 1, 1, 1)."""
+    a, b = a.astype("float64"), b.astype("float64")
+
+    def dot(x, y):
+        return (x * y).sum(axis=(-3, -2, -1), keepdims=True)
+
+    return dot(a, b) / np.sqrt(dot(a, a) * dot(b, b))
 
 
 def _in_front_of(t, ndim):

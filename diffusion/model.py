@@ -6,6 +6,8 @@ the network's weights, and knows the mean and variance of the pictures. Pictures
 computed in float32.
 """
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
@@ -17,8 +19,9 @@ from diffusion.samplers import ddim
 class DiffusionModel(keras.Model):
     """A denoising diffusion model. Listings 8-5 and 8-10 to 8-12.
 
-    network: `network([noisy_images (B,S,S,3), noise_variances (B,1,1,1)]) -> (B,S,S,3)`.
-    schedule: diffusion times in [0, 1] -> (noise_rates, signal_rates).
+    network: a functional Keras model of one size of picture,
+        `network([noisy_images (B,S,S,3), noise_variances (B,1,1,1)]) -> (B,S,S,3)`.
+    schedule: diffusion times in [0, 1] -> (noise_rates, signal_rates); a `schedules.Schedule`.
     ema: share of the moving average kept at each step.
     ema_warmup: keep only min(ema, (1 + n) / (10 + n)) at step n, so that the average forgets the
         random start of the weights within a short run. Off in the chapter.
@@ -26,10 +29,15 @@ class DiffusionModel(keras.Model):
 
     Use it as a Keras model: `compile`, `adapt` to the pictures, `fit` on batches of them; then
     `generate`. Training moves `network`; `evaluate` and `generate` use `ema_network`.
+    Raises ValueError for a network or schedule that could not be saved with the model.
     """
 
     def __init__(self, network, schedule, ema=0.999, ema_warmup=False, seed=0, **kwargs):
         super().__init__(**kwargs)
+        if not isinstance(network, keras.Model) or not hasattr(network, "input_shape"):
+            raise ValueError(f"network must be a functional keras.Model, got {network!r}")
+        if not (hasattr(schedule, "get_config") and hasattr(schedule, "from_config")):
+            raise ValueError(f"schedule must derive from schedules.Schedule, got {schedule!r}")
         self.network = network
         self.schedule = schedule
         self.ema = ema
@@ -44,7 +52,7 @@ class DiffusionModel(keras.Model):
         self.ema_network.set_weights(network.get_weights())
         self.ema_network.trainable = False
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.built = True
+        self.built = True  # all weights are there; Keras would otherwise wait for a first call
 
     def adapt(self, images):
         """Learn each colour's mean and variance from `images` (N, S, S, 3), uint8 or in [0, 1].
@@ -59,8 +67,9 @@ class DiffusionModel(keras.Model):
             total += chunk.sum(axis=0)
             squares += (chunk**2).sum(axis=0)
         mean = total / count
-        self.normalizer.set_weights([mean, squares / count - mean**2, np.array(0)])
-        self.normalizer.finalize_state()
+        variance = np.maximum(squares / count - mean**2, 0)
+        self.normalizer.set_weights([mean, variance, np.array(0)])  # the third is not used
+        self.normalizer.finalize_state()  # makes `mean` and `variance` of the weights
 
     def normalize(self, images):
         """Turn pictures, uint8 or float in [0, 1], into float32 of mean 0 and variance 1."""
@@ -149,20 +158,33 @@ class DiffusionModel(keras.Model):
         """
         return sampler(self.denoise, self.schedule, initial_noise, diffusion_steps, **options)
 
-    def generate(self, num_images=None, diffusion_steps=20, *, initial_noise=None, **options):
+    def generate(
+        self,
+        num_images=None,
+        diffusion_steps=20,
+        *,
+        initial_noise=None,
+        seed=None,
+        sampler=ddim,
+        **options,
+    ):
         """Draw pictures: float32 (num_images, S, S, 3) in [0, 1], as a NumPy array.
 
-        initial_noise: where to start, (B, S, S, 3); or leave it out, and `seed` (an option) draws
-            it, the same pictures for the same seed.
-        options: `sampler`, and what it takes (`eta`, ...). Listing 8-12.
+        initial_noise: where to start, (B, S, S, 3); or leave it out, and `seed` draws it.
+        seed: an int draws the same pictures every time; None others each time. It goes to the
+            sampler too, if that takes one.
+        sampler, options: a function of `samplers`' one shape, and what it takes (`eta`, ...).
+        Listing 8-12.
         Raises ValueError unless one of num_images and initial_noise is given.
         """
         if (num_images is None) == (initial_noise is None):
             raise ValueError("generate needs either num_images or initial_noise")
         if initial_noise is None:
             shape = (num_images, self.image_size, self.image_size, 3)
-            initial_noise = keras.random.normal(shape, seed=options.get("seed"))
-        images = self.reverse_diffusion(initial_noise, diffusion_steps, **options)
+            initial_noise = keras.random.normal(shape, seed=seed)
+        if "seed" in inspect.signature(sampler).parameters:
+            options["seed"] = seed
+        images = self.reverse_diffusion(initial_noise, diffusion_steps, sampler, **options)
         return ops.convert_to_numpy(self.denormalize(images))
 
     def get_config(self):
@@ -191,7 +213,12 @@ class DiffusionModel(keras.Model):
 
 
 def scale_pixels(images):
-    """Turn uint8 pictures into float32 in [0, 1]; float ones are taken to be so already."""
-    is_uint8 = keras.backend.standardize_dtype(images.dtype) == "uint8"
+    """Turn uint8 pictures into float32 in [0, 1]; float ones are taken to be so already.
+
+    Raises ValueError for whole numbers of another kind: nobody can tell what they mean.
+    """
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    if dtype != "uint8" and "float" not in dtype:
+        raise ValueError(f"pictures must be uint8, or float in [0, 1], got {dtype}")
     images = ops.cast(images, "float32")
-    return images / 255.0 if is_uint8 else images
+    return images / 255.0 if dtype == "uint8" else images

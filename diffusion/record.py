@@ -42,25 +42,26 @@ def read_record(record_path, new, steps_done):
     """
     try:
         old = json.loads(record_path.read_text())
-    except (OSError, ValueError) as error:
+        trained_as, trained_on, history = old["config"], old["data"], old["history"]
+        history = [entry for entry in history if entry["steps"] <= steps_done]
+        seconds = history[-1]["seconds"] if history else 0.0
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{record_path} cannot be read ({error}), so how the model was trained is not known: "
             "choose another folder (--output)"
         ) from error
     may_differ = set() if new["config"]["decay_learning_rate"] else {"epochs"}
     for field, value in new["config"].items():
-        was = old["config"].get(field, value)  # a field that is newer than the run
+        was = trained_as.get(field, value)  # a field that is newer than the run
         if field not in may_differ and was != value:
             raise ValueError(
                 f"{record_path.parent} was trained with {field}={was}, not {value}: "
                 "use the same preset, or another folder (--output)"
             )
-    if old["data"] != new["data"]:
+    if trained_on != new["data"]:
         raise ValueError(
-            f"{record_path.parent} was trained on {old['data']}, not on {new['data']}: "
+            f"{record_path.parent} was trained on {trained_on}, not on {new['data']}: "
             "use the same data, or another folder (--output)"
         )
-    history = [entry for entry in old["history"] if entry["steps"] <= steps_done]
-    seconds = history[-1]["seconds"] if history else 0.0
     old.update(history=history, steps=steps_done, seconds=seconds, config=new["config"])
     return old

@@ -3,7 +3,7 @@
 All have one shape, `sampler(denoise, schedule, noise, steps, **options) -> images`, where
 `denoise(noisy_images, noise_rates, signal_rates) -> (pred_noises, pred_images)`. Noise and images
 are normalised, `(B, S, S, 3)`. Write your own and pass it to `DiffusionModel.generate`; put it in
-`SAMPLERS`, and the command line finds it by name.
+`SAMPLERS`, under a name of its own.
 """
 
 import keras
@@ -35,6 +35,7 @@ def ddim(denoise, schedule, noise, steps=20, eta=0.0, seed=None, on_step=None):
     steps = int(steps)
     if eta > 0 and not isinstance(seed, keras.random.SeedGenerator):
         seed = keras.random.SeedGenerator(seed)
+        seed.next()  # what this seed draws first may be the initial noise: not fresh any more
 
     noisy_images = ops.convert_to_tensor(noise, "float32")
     ones = ops.ones((ops.shape(noisy_images)[0], 1, 1, 1))

@@ -7,6 +7,7 @@ end the model), `run.json` (its record), `samples/` and `logs/` (TensorBoard).
 
 import dataclasses
 import os
+import zipfile
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ import numpy as np
 
 from diffusion.batches import Batches, EpochFromFit
 from diffusion.callbacks import Checkpoint, SampleGrid, StopInGoodOrder
+from diffusion.files import alone_in
 from diffusion.model import DiffusionModel
 from diffusion.precision import choose_precision, has_accelerator
 from diffusion.record import new_record, read_record
@@ -35,7 +37,7 @@ class Run:
 
     @property
     def losses(self):
-        """The noise loss of each epoch."""
+        """The noise loss of each epoch, or of the part of one before or after a stop."""
         return [entry["loss"] for entry in self.record["history"]]
 
     @property
@@ -98,8 +100,8 @@ def load_model(path):
         raise FileNotFoundError(f"no model at {file}: train one with scripts/train.py")
     try:
         model = keras.saving.load_model(file)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        first_line = str(error).splitlines()[0]
+    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{file} is not a model this library can load: {first_line}") from error
     if not isinstance(model, DiffusionModel):
         raise ValueError(f"{file} holds a {type(model).__name__}, not a DiffusionModel")
@@ -117,6 +119,7 @@ def train(
     flowers,
     folder=None,
     *,
+    model=None,
     resume=False,
     max_steps=None,
     sample_every=1,
@@ -129,16 +132,19 @@ def train(
     config: from `config.get_preset`; `config.epochs` epochs in all.
     flowers: from `data.load_flowers`, of `config.image_size`.
     folder: the run's folder; default `models/<preset>-<data>`.
-    resume: go on from the folder's checkpoint if there is one. The end is the same, to the bit, as
-        if the run had never stopped. A finished run is only loaded.
+    model: a compiled model of your own, with another network or schedule, say; default
+        `build(config)`. It is used where there is no checkpoint to go on from.
+    resume: go on from the folder's checkpoint if there is one. On a CPU the end is the same, to the
+        bit, as if the run had never stopped. A finished run is only loaded.
     max_steps: end after so many steps in all, even within an epoch.
     sample_every: epochs between sample grids in `samples/`; 0 draws none.
     tensorboard: write losses and grids to `logs/` (needs TensorFlow).
     callbacks, verbose: as for `keras.Model.fit`.
 
     Ctrl-C ends it in good order (`Run.interrupted`). Raises FileExistsError if the folder holds a
-    model and `resume` is False, ValueError if it was trained otherwise than is asked for now, and
-    TrainingError if the loss is no longer finite.
+    model and `resume` is False, or another process trains in it, OSError if it cannot be written,
+    ValueError if it was trained otherwise than is asked for now, and TrainingError if the loss is
+    no longer finite.
     """
     folder = Path(folder) if folder is not None else default_folder(config, flowers)
     path, record_path = folder / "model.keras", folder / "run.json"
@@ -153,7 +159,7 @@ def train(
         record = read_record(record_path, record, int(model.optimizer.iterations))
     else:
         first_size = config.image_size // (2 if config.half_size_epochs else 1)
-        model = build(config, total_steps, first_size)
+        model = model or build(config, total_steps, first_size)
         model.adapt(flowers.images)
 
     stop = StopInGoodOrder(path, max_steps)
@@ -165,10 +171,12 @@ def train(
     if tensorboard:
         extra.append(keras.callbacks.TensorBoard(folder / "logs", write_graph=False))
     end = min(total_steps, max_steps or total_steps)
-    with stop:
+    if int(model.optimizer.iterations) >= end:
+        return Run(model, record, folder)
+    with alone_in(folder), stop:
         while int(model.optimizer.iterations) < end and not stop.interrupted:
             model = _fit_part(model, config, flowers, extra, verbose)
-    return Run(model, record, folder, stop.interrupted)
+    return Run(model, record, folder, int(model.optimizer.iterations) < end)
 
 
 def _fit_part(model, config, flowers, callbacks, verbose):
@@ -232,7 +240,8 @@ def _steps_per_epoch(config, flowers):
     steps = len(flowers) * config.repeats // config.batch_size
     if not steps:
         raise ValueError(
-            f"{len(flowers)} pictures x {config.repeats} do not fill a batch of {config.batch_size}"
+            f"{len(flowers)} pictures x {config.repeats} repeats do not fill one batch of "
+            f"{config.batch_size}: add pictures, or lower batch_size"
         )
     return steps
 

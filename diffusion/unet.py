@@ -2,8 +2,8 @@
 
 Called as `network([noisy_images (B, S, S, 3), noise_variances (B, 1, 1, 1)])`, it returns
 `(B, S, S, 3)`. The blocks are functions that make functions: `ResidualBlock(32)(x)` adds layers to
-`x` and returns the result, as Keras's own layers do. Write your own network: whatever takes and
-returns these shapes, and is built of registered layers, fits the `DiffusionModel`.
+`x` and returns the result, as Keras's own layers do. Write your own network: any functional
+Keras model that takes and returns these shapes, of registered layers, fits the `DiffusionModel`.
 """
 
 import math

@@ -19,6 +19,11 @@ def test_changes_are_made_and_leave_the_preset_alone():
     assert get_preset("quick").epochs == PRESETS["quick"].epochs != 3
 
 
+def test_fewer_epochs_keep_the_share_of_half_size_ones():
+    assert get_preset("laptop", epochs=6).half_size_epochs == 4
+    assert get_preset("laptop", epochs=6, half_size_epochs=1).half_size_epochs == 1
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [

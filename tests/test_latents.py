@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion.latents import initial_noise, slerp, spherical_interpolation
+from diffusion.latents import initial_noise, slerp, spherical_interpolation, walks
 
 TIMES = np.linspace(0, 1, 9)
 
@@ -58,6 +58,27 @@ def test_slerp_goes_at_even_speed_from_b_to_a(noises):
     angles = np.arccos((unit[:-1] * unit[1:]).sum(axis=1))
     np.testing.assert_allclose(angles, angles.mean(), rtol=0.02)
     np.testing.assert_allclose(slerp(a, a, 0.3), a, atol=1e-6)
+
+
+def test_each_pair_of_a_batch_has_its_own_angle(noises):
+    a = np.stack([noises[0], noises[0]])
+    b = np.stack([0.8 * noises[0] + 0.6 * noises[1], noises[1]])
+    together = np.asarray(slerp(a, b, 0.3))
+    for index in range(2):
+        np.testing.assert_allclose(together[index], slerp(a[index], b[index], 0.3), atol=1e-5)
+    with pytest.warns(UserWarning, match=r"cosine 0\.[78]"):
+        spherical_interpolation(a, b, 0.3)
+
+
+def test_walks_go_round_from_each_noise_to_the_next():
+    noises = np.asarray(initial_noise(3, 16, seed=2))
+    rows = np.asarray(walks(noises, 5)).reshape(3, 5, 16, 16, 3)
+    for row in range(3):
+        np.testing.assert_allclose(rows[row, 0], noises[row], atol=1e-5)
+        np.testing.assert_allclose(rows[row, -1], noises[(row + 1) % 3], atol=1e-5)
+    np.testing.assert_allclose(rows[0, 2], slerp(noises[0], noises[1], 0.5), atol=1e-5)
+    with pytest.raises(ValueError, match="2 noises and 2 columns or more, got 1 and 5"):
+        walks(noises[:1], 5)
 
 
 def test_bad_noises_are_refused(noises):

@@ -195,13 +195,44 @@ def test_one_file_carries_schedule_statistics_average_and_optimizer(trained):
             np.testing.assert_array_equal(a, b)
 
 
-def test_what_is_no_model_is_refused_in_one_line(tmp_path):
+def test_a_readers_own_sampler_needs_no_seed(trained):
+    def mine(denoise, schedule, noise, steps):
+        return noise
+
+    noise = initial_noise(1, 16, seed=1)
+    drawn = trained.model.generate(1, 2, seed=1, sampler=mine)
+    np.testing.assert_allclose(drawn, trained.model.denormalize(noise), atol=1e-6)
+
+
+def test_what_could_not_be_saved_is_refused_at_once():
+    network = build_unet(16, (8, 12), 1, 8)
+    with pytest.raises(ValueError, match="schedule must derive"):
+        DiffusionModel(network, lambda times: (times, 1 - times))
+    with pytest.raises(ValueError, match="network must be a functional"):
+        DiffusionModel(lambda inputs: inputs[0], OffsetCosineSchedule())
+    with pytest.raises(ValueError, match="int64"):
+        scale_pixels(np.zeros((1, 2, 2, 3), "int64"))
+
+
+def test_pictures_of_one_colour_have_variance_zero_and_no_nan(tiny):
+    model = build(tiny, total_steps=1)
+    for value in range(0, 256, 17):
+        model.adapt(np.full((20, 16, 16, 3), value, "uint8"))
+        assert np.isfinite(model.normalize(np.full((1, 16, 16, 3), value, "uint8"))).all()
+
+
+def test_what_is_no_model_is_refused_in_one_line(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.keras.*train"):
         load_model(tmp_path / "missing.keras")
     (tmp_path / "broken.keras").write_bytes(b"not a zip")
     with pytest.raises(ValueError, match=r"broken\.keras is not a model") as error:
         load_model(tmp_path / "broken.keras")
     assert "\n" not in str(error.value)
+    content = bytearray((trained.folder / "model.keras").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
+    (tmp_path / "damaged.keras").write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged\.keras is not a model"):
+        load_model(tmp_path / "damaged.keras")
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="Sequential"):
         load_model(tmp_path / "other.keras")

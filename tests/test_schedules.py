@@ -48,6 +48,12 @@ def test_linear_schedule_agrees_with_the_cumulative_product():
     np.testing.assert_allclose(noise_rates**2, noise_variances, rtol=3e-5)
 
 
+def test_a_linear_schedule_of_large_rates_agrees_with_its_product_too():
+    betas = 0.001 + np.arange(50) / 50 * (0.5 - 0.001)
+    _, signal_rates = rates(LinearSchedule(0.001, 0.5, 50), np.arange(50) / 50)
+    np.testing.assert_allclose(signal_rates**2, np.cumprod(1 - betas), rtol=1e-4)
+
+
 def test_cosine_schedule_is_a_quarter_turn():
     times = np.linspace(0, 1, 33)
     noise_rates, signal_rates = rates(CosineSchedule(), times)

@@ -1,7 +1,9 @@
 """Training: stopped by whatever, it ends where a run that was never stopped ends."""
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +13,11 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 from diffusion.callbacks import TrainingError
 from diffusion.config import get_preset
-from diffusion.files import written_whole
+from diffusion.files import alone_in, written_whole
 from diffusion.training import build, halve, load_model, resized, train
 
 
@@ -174,16 +177,41 @@ def test_a_run_is_not_resumed_with_other_numbers(trained, painted, changes, word
 
 
 def test_a_run_is_not_resumed_on_other_data(trained, painted, tiny):
-    import dataclasses
-
     others = dataclasses.replace(painted, description="48 photographs")
     with pytest.raises(ValueError, match=r"trained on 48 painted flowers.*not on 48 photographs"):
         train(tiny, others, trained.folder, resume=True)
 
 
-def test_more_epochs_than_before_go_on_from_the_end(trained, painted, tmp_path):
-    import shutil
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"config": 1, "data": 2, "history": 3}'])
+def test_a_record_that_cannot_be_read_is_named(trained, painted, tiny, tmp_path, content):
+    shutil.copytree(trained.folder, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run\.json cannot be read"):
+        train(tiny, painted, tmp_path / "run", resume=True)
 
+
+def test_two_processes_do_not_train_in_one_folder(tiny, painted, tmp_path):
+    with (
+        alone_in(tmp_path / "run"),
+        pytest.raises(FileExistsError, match="another process is training"),
+    ):
+        train(tiny, painted, tmp_path / "run", verbose=0)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(tiny, painted, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        train(tiny, painted, tmp_path / "file" / "run", verbose=0)
+
+
+def test_a_model_of_the_readers_own_is_trained(tiny, painted, tmp_path):
+    own = build(get_preset("tiny", widths=(12, 16), schedule="cosine"), 6)
+    run = train(tiny, painted, tmp_path, model=own, max_steps=1, verbose=0)
+    assert run.model is own
+    assert type(load_model(tmp_path).schedule).__name__ == "CosineSchedule"
+
+
+def test_more_epochs_than_before_go_on_from_the_end(trained, painted, tmp_path):
     shutil.copytree(trained.folder, tmp_path / "run")
     run = train(get_preset("tiny", epochs=3), painted, tmp_path / "run", resume=True, verbose=0)
     assert [entry["steps"] for entry in run.record["history"]] == [6, 12, 18]
@@ -215,8 +243,6 @@ def test_halving_averages_two_by_two_pixels():
 
 
 def test_sample_grids_are_drawn_after_each_epoch(trained):
-    from PIL import Image
-
     for epoch in (1, 2):
         with Image.open(trained.folder / "samples" / f"epoch_{epoch:04d}.png") as picture:
             assert picture.size == (160, 16)

@@ -2,4 +2,10 @@
 
 Import what you need from its own module: `from diffusion.unet import build_unet`. Importing this
 package alone loads no framework and downloads nothing.
+
+To read it from the idea to the whole, take the modules in this order: `schedules`, `unet`,
+`samplers`, `latents`, `model`, then `data` and `batches`, then `config`, `training`, `callbacks`.
+The rest serves these: pictures from the disk (`find`, `cache`), from a server (`fetch`, `download`)
+or from a brush (`species`, `synthetic`); `files`, `record` and `precision`; and what `make check`
+asks (`environment`, `advice`, `pins`, `probe`).
 """

@@ -215,7 +215,10 @@ def check_kaggle(root):
 @check("models")
 def check_models(root):
     """Which models have been trained?"""
-    names = sorted(path.parent.name for path in root.glob("models/*/model.keras"))
+    names = sorted(
+        path.parent.name
+        for path in Path(os.environ.get("MODELS_DIR") or root / "models").glob("*/model.keras")
+    )
     if names:
         return OK, _some(names)
     return NOTE, "none yet: 'make run' trains a small one"

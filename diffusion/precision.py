@@ -9,22 +9,37 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # the processor multiplies bfloat1
 def choose_precision(precision="auto"):
     """Return "float32" or "mixed_bfloat16"; "auto" becomes what this machine is fast at.
 
-    bfloat16 pays where a GPU or TPU is there, or a processor that multiplies bfloat16 by itself
-    (Intel since Cooper Lake, AMD since Zen 4); elsewhere it is emulated, and slow. Weights, loss,
-    moving average and optimizer are float32 either way. Raises ValueError for another name.
+    bfloat16 pays on a TPU, on an NVIDIA GPU since Ampere (compute capability 8.0), and on a
+    processor that multiplies bfloat16 by itself (Intel since Cooper Lake, AMD since Zen 4);
+    elsewhere it is emulated, and slow. Weights, loss, moving average and optimizer are float32
+    either way. Raises ValueError for another name.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
-    return "mixed_bfloat16" if has_accelerator() or cpu_has_bfloat16() else "float32"
+    found = accelerators()
+    fast = all(found.values()) if found else cpu_has_bfloat16()
+    return "mixed_bfloat16" if fast else "float32"
 
 
-def has_accelerator():
-    """Return whether Keras's backend sees a GPU or TPU."""
+def accelerators():
+    """Return the GPUs or TPUs that Keras's backend sees: name -> whether bfloat16 is fast on it."""
     import keras  # here, so that the environment check can ask for the flags without Keras
 
-    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = map(
+            tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU")
+        )
+        return {gpu["device_name"]: gpu["compute_capability"] >= (8, 0) for gpu in gpus}
+    if keras.backend.backend() == "jax":
+        import jax
+
+        others = [device for device in jax.devices() if device.platform != "cpu"]
+        return {d.device_kind: float(getattr(d, "compute_capability", 8)) >= 8 for d in others}
+    return {}
 
 
 def cpu_has_bfloat16():

@@ -8,13 +8,13 @@ import sys
 
 import keras
 
-from diffusion.precision import choose_precision, has_accelerator
+from diffusion.precision import accelerators, choose_precision
 
 
 def machine():
     """Name what this trains on: the accelerators, or the number of CPU cores."""
-    if has_accelerator():
-        return ", ".join(keras.distribution.list_devices())
+    if found := accelerators():
+        return ", ".join(found)
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{count} CPU cores"
 

@@ -17,7 +17,7 @@ from diffusion.batches import Batches, EpochFromFit
 from diffusion.callbacks import Checkpoint, SampleGrid, StopInGoodOrder
 from diffusion.files import alone_in
 from diffusion.model import DiffusionModel
-from diffusion.precision import choose_precision, has_accelerator
+from diffusion.precision import accelerators, choose_precision
 from diffusion.record import new_record, read_record
 from diffusion.schedules import SCHEDULES
 from diffusion.unet import build_unet
@@ -248,4 +248,4 @@ def _steps_per_epoch(config, flowers):
 
 def _compile_with_xla():
     """XLA speeds a GPU up and, in TensorFlow, halves the speed of a CPU."""
-    return "auto" if has_accelerator() or keras.backend.backend() != "tensorflow" else False
+    return "auto" if accelerators() or keras.backend.backend() != "tensorflow" else False

@@ -3,7 +3,6 @@
 Any Python will do, with no package installed: python3 scripts/check_environment.py
 """
 
-import argparse
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ from diffusion import advice, environment  # noqa: E402
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         description="Say what this machine has for the course, what is missing, and what to type "
         "next. Nothing is installed or downloaded. Exit status 0: the course can run; "
         "2: something that it needs is missing.",

@@ -1,6 +1,14 @@
 """What the command lines share: errors in one line, and no chatter from TensorFlow."""
 
+import argparse
 import sys
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, too."""
+
+    def error(self, message):
+        fail(f"{message}; {self.prog} --help lists the options")
 
 
 def run(main):

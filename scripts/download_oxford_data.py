@@ -1,8 +1,9 @@
 """Download the Oxford 102 flowers without an account: a command line over diffusion.download."""
 
-import argparse
 import sys
 from pathlib import Path
+
+import command
 
 try:
     from diffusion import download, fetch
@@ -14,7 +15,7 @@ DATA_DIR = Path(__file__).resolve().parents[1] / "data"
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         description="Bring the Oxford 102 flowers (about 350 MB) into DATA_DIR/oxford-102-flowers. "
         "No account is needed. A download that was stopped is resumed by the same call.",
     )

@@ -1,6 +1,5 @@
 """Draw flowers with a trained model: a command line over diffusion."""
 
-import argparse
 from pathlib import Path
 
 import command
@@ -9,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description="Draw flowers with a trained model.")
+    parser = command.Parser(description="Draw flowers with a trained model.")
     add = parser.add_argument
     add(
         "--model",
@@ -47,7 +46,8 @@ def check(arguments):
     """Refuse, before any work is done, what could only fail after it."""
     from PIL import Image
 
-    if arguments.output.suffix.lower() not in Image.registered_extensions():
+    formats = Image.registered_extensions()
+    if formats.get(arguments.output.suffix.lower()) not in Image.SAVE:
         command.fail(f"--output {arguments.output}: name a picture file, such as flowers.png")
     for name, least in (("num_images", 1), ("steps", 1), ("interpolate", 2), ("seed", 0)):
         value = getattr(arguments, name)
@@ -58,18 +58,20 @@ def check(arguments):
 
 
 def newest_model():
-    """Return the folder of the run under models/ that was written last."""
-    files = sorted((ROOT / "models").glob("*/model.keras"), key=lambda file: file.stat().st_mtime)
+    """Return the folder of the run that was written last."""
+    from diffusion.training import MODELS
+
+    files = sorted(MODELS.glob("*/model.keras"), key=lambda file: file.stat().st_mtime)
     if not files:
-        command.fail("no model under models/: train one with scripts/train.py, or name --model")
+        command.fail(f"no model under {MODELS}: train one with scripts/train.py, or name --model")
     return files[-1].parent
 
 
 def main():
     arguments = parse_arguments()
     check(arguments)
-    folder = arguments.model or newest_model()
     command.load_keras()
+    folder = arguments.model or newest_model()
     from tqdm import tqdm
 
     from diffusion.files import save_grid

@@ -1,6 +1,5 @@
 """Execute the course's notebooks in fresh kernels and list the figures that they draw."""
 
-import argparse
 import os
 import sys
 import time
@@ -13,7 +12,7 @@ CHAPTER = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         description="Execute notebooks, each in a fresh kernel, and list the figures they draw."
     )
     add = parser.add_argument

@@ -8,7 +8,7 @@ if [ "${1:-}" = "--help" ] || [ "${1:-}" = "-h" ]; then
     echo "http://localhost:6006 ; --port N for another port."
     exit 0
 fi
-folder="$root/models"
+folder="${MODELS_DIR:-$root/models}"
 case "${1:-}" in "" | -*) ;; *) folder="$1"; shift ;; esac
 if [ ! -d "$folder" ]; then
     echo "error: no folder $folder: train a model first (scripts/train.py)" >&2

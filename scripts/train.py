@@ -1,7 +1,7 @@
 """Train a diffusion model on flowers: a command line over diffusion.training."""
 
-import argparse
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import command
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         description="Train a diffusion model on flowers. Writes a checkpoint after each epoch; "
         "when it was stopped, by whatever, the same call with --resume goes on.",
     )
@@ -22,8 +22,8 @@ def parse_arguments():
     )
     add(
         "--data-dir",
-        help="folder of flowers, or the word 'painted' (default: what is under data/, else "
-        "painted flowers)",
+        help="folder of flowers, or the word 'painted' (default: the environment's "
+        "DATA_DIR, or what is under data/, or painted flowers)",
     )
     add(
         "--output",
@@ -67,7 +67,7 @@ def main():
     from diffusion.training import default_folder, train
 
     flowers = load_flowers(
-        arguments.data_dir,
+        arguments.data_dir or os.environ.get("DATA_DIR") or None,
         config.image_size,
         config.fit,
         painted=config.painted,

@@ -1,5 +1,7 @@
 """Execute the course's notebooks in fresh kernels and list the figures that they draw."""
 
+import base64
+import io
 import os
 import sys
 import time
@@ -121,9 +123,32 @@ def execute(notebook, path, target, bar):
         nbformat.write(notebook, target)
         what = f"{error.ename}: {error.evalue}"[:300]
         raise RuntimeError(f"{path.name}: see {os.path.relpath(target)}: {what}") from error
+    if target == path:
+        shrink(notebook)
     temporary = target.with_name(f".{target.stem}.partial.ipynb")
     nbformat.write(notebook, temporary)
     os.replace(temporary, target)
+
+
+def shrink(notebook, limit=100_000):
+    """Make JPEGs of the pictures in the outputs that are larger than `limit` bytes as PNG.
+
+    Noise does not compress without loss, and a notebook in git should stay under 1.5 MB. The
+    figures saved to files are not touched.
+    """
+    from PIL import Image
+
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            png = output.get("data", {}).get("image/png")
+            if png and len(png) > limit:
+                picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+                buffer = io.BytesIO()
+                picture.save(buffer, "JPEG", quality=75, optimize=True)
+                jpeg = base64.b64encode(buffer.getvalue()).decode()
+                if len(jpeg) < len(png):  # a drawing of few colours is smaller as it is
+                    del output["data"]["image/png"]
+                    output["data"]["image/jpeg"] = jpeg
 
 
 def new_figures(folder, notebook, started):

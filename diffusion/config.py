@@ -88,13 +88,13 @@ PRESETS = {
         fit="crop",
         repeats=1,
         flip=True,
-        painted=6000,
+        painted=7000,
         widths=(16, 32, 64, 128),
         embedding_dims=16,
-        epochs=10,
+        epochs=7,
         learning_rate=3e-3,
         decay_learning_rate=True,
-        ema=0.995,  # looks back over 200 of some 1,000 steps; 0.999 would look back over them all
+        ema=0.995,  # looks back over 200 of some 800 steps; 0.999 would look back over them all
         ema_warmup=True,
     ),
     "laptop": dataclasses.replace(

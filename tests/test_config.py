@@ -31,7 +31,7 @@ def test_fewer_epochs_keep_the_share_of_half_size_ones():
         ("quick", {"epoch": 3}, "epoch.*epochs"),
         ("quick", {"epochs": 0}, "epochs.*0"),
         ("quick", {"batch_size": -1}, "batch_size.*-1"),
-        ("quick", {"half_size_epochs": 10}, "half_size_epochs.*10"),
+        ("quick", {"half_size_epochs": 7}, "half_size_epochs.*7"),
         ("quick", {"ema": 1.0}, "ema.*1.0"),
         ("quick", {"learning_rate": 0}, "learning_rate.*0"),
     ],

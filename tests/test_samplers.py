@@ -103,6 +103,25 @@ def test_every_step_but_the_last_keeps_noise_and_signal_in_the_schedules_proport
         np.testing.assert_allclose(deviations, expected, rtol=0.03)
 
 
+def test_at_eta_one_each_step_draws_as_much_fresh_noise_as_the_posterior_of_ddpm():
+    noisy = []
+
+    def knows(noisy_images, noise_rates, signal_rates):
+        noisy.append(np.asarray(noisy_images))
+        return noisy_images / noise_rates, np.zeros_like(noisy_images)
+
+    schedule = OffsetCosineSchedule()
+    ddim(knows, schedule, standard_noise(20000), 8, eta=1.0, seed=3)
+    alpha_bars = np.asarray(schedule(1 - np.arange(8, dtype="float32") / 8)[1]) ** 2
+    for step in range(7):
+        before, after = noisy[step].ravel(), noisy[step + 1].ravel()
+        fresh = after - before * (before @ after) / (before @ before)  # what does not come along
+        # Ho et al. 2020, eq. 7: the variance of q(x_{t-1} | x_t, x_0).
+        now, then = alpha_bars[step], alpha_bars[step + 1]
+        posterior_variance = (1 - then) / (1 - now) * (1 - now / then)
+        np.testing.assert_allclose(fresh.var(), posterior_variance, rtol=0.03)
+
+
 def test_fresh_noise_is_fresh_even_if_the_start_was_drawn_from_the_same_seed():
     picture = np.zeros((3000, 1, 1, 3), "float32")
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from diffusion import probe
+from diffusion import pins, probe
 from diffusion.environment import MISSING, NEWEST, OLDEST, short, venv_of
 
 
@@ -34,23 +34,31 @@ def what_next(findings, root, data_dir=None):
         return "unset KERAS_BACKEND, then run this again"
     if to_install and sys.prefix != sys.base_prefix:
         again = " --force-reinstall" if to_install == {"Keras"} else ""
-        return f"{python} -m pip install{again} -r requirements.txt"
+        return f"{python} -m pip install{again} -r {pins.requirements_file()}"
     if to_install:
         return _set_up(sys.executable)
     if "data" in missing:
         return "make data"
+    option = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
+    if _on_jax():  # notebook 04 derives its step in TensorFlow
+        return f"{python} scripts/train.py{option}"
     if inside and shutil.which("make"):
         return "make run" + (f" DATA_DIR={shlex.quote(data_dir)}" if data_dir else "")
-    option = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
     return f"{python} scripts/run_notebooks.py{option}"
+
+
+def _on_jax():
+    return pins.requirements_file() != "requirements.txt"
 
 
 def _set_up(python):
     """The command that makes the course's own environment, by `python`, and goes on from there."""
     if python is None:
         return "install Python 3.13 from https://www.python.org/downloads, then run this with it"
-    if not shutil.which("make"):
-        return f"{python} -m venv .venv && .venv/bin/python -m pip install -r requirements.txt"
+    if _on_jax() or not shutil.which("make"):
+        venv = ".venv-jax" if _on_jax() else ".venv"
+        install = f"{venv}/bin/python -m pip install -r {pins.requirements_file()}"
+        return f"{python} -m venv {venv} && {install}"
     usual = shutil.which("python3")
     is_usual = usual and os.path.realpath(usual) == os.path.realpath(python)
     return "make run" if is_usual else f"make run PYTHON={shlex.quote(python)}"

@@ -85,19 +85,20 @@ def check_python():
 
 @check("packages")
 def check_packages(root):
-    """Is what requirements.txt pins installed, in these versions?"""
-    pinned = pins.read_pins(root / "requirements.txt")
+    """Is what the requirements pin installed, in these versions?"""
+    file = pins.requirements_file()
+    pinned = pins.read_pins(root / file)
     missing, different = pins.compare(pinned, pins.installed_versions(root))
     if len(missing) == len(pinned):
-        return MISSING, f"none of the {len(pinned)} in requirements.txt is installed"
+        return MISSING, f"none of the {len(pinned)} in {file} is installed"
     texts = []
     if missing:
         texts.append(f"{len(missing)} of {len(pinned)} not installed: {_some(missing)}")
     if different:
         changes = [f"{name} {has} (pinned: {pin})" for name, has, pin in different]
-        texts.append(f"{len(changes)} not as pinned in requirements.txt: {_some(changes)}")
+        texts.append(f"{len(changes)} not as pinned in {file}: {_some(changes)}")
     mark = MISSING if missing else NOTE if different else OK
-    return mark, "; ".join(texts) or f"{len(pinned)}, as pinned in requirements.txt"
+    return mark, "; ".join(texts) or f"{len(pinned)}, as pinned in {file}"
 
 
 @check("Keras")
@@ -162,7 +163,7 @@ def _why_unseen(root, keras):
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):
         return f"CUDA_VISIBLE_DEVICES={visible!r} hides it"
-    pin = pins.read_pins(root / "requirements.txt").get(keras.backend)
+    pin = pins.read_pins(root / pins.requirements_file()).get(keras.backend)
     wanted = WITH_GPU.get(keras.backend, keras.backend) + (f"=={pin}" if pin else "")
     why = "no CUDA libraries" if keras.built_with_cuda else "it was built for CPUs"
     return f"{why}: {shlex.quote(sys.executable)} -m pip install '{wanted}'"

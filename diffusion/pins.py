@@ -1,4 +1,4 @@
-"""What requirements.txt pins, and what is installed instead.
+"""What the requirements file pins, and what is installed instead.
 
 Like `diffusion.environment`, which reports it, this needs no package and runs under old Pythons.
 """
@@ -12,6 +12,12 @@ import sys
 from pathlib import Path
 
 PROJECT = "diffusion-flowers"  # what `-e .` installs
+
+
+def requirements_file():
+    """The name of the file that pins what the chosen backend needs."""
+    on_jax = os.environ.get("KERAS_BACKEND") == "jax"
+    return "requirements-jax.txt" if on_jax else "requirements.txt"
 
 
 def compare(pinned, installed):

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import pytest
 from packaging.markers import Marker
 
@@ -84,13 +85,49 @@ def report(root, *arguments, **options):
 
 
 def test_where_the_tests_run_the_course_can_run_too():
-    status, checks, following, errors = report(ROOT, "--data-dir", "painted", PYTHONPATH="")
+    backend = keras.backend.backend()
+    status, checks, following, errors = report(
+        ROOT, "--data-dir", "painted", PYTHONPATH="", KERAS_BACKEND=backend
+    )
     assert (status, errors) == (0, "")
-    assert checks["Keras"] == ("ok", f"{version('keras')} on tensorflow")
+    assert checks["Keras"] == ("ok", f"{version('keras')} on {backend}")
     assert checks["Python"][1].split(", ") == [sys.version.split()[0], sys.executable]
     assert checks["Jupyter"] == ("ok", f"JupyterLab {version('jupyterlab')}")
     assert checks["packages"][0] != "missing"
     assert "run DATA_DIR=painted" in following or "--data-dir painted" in following
+
+
+def test_under_jax_its_own_pins_hold_and_tensorflow_is_not_asked_for(project):
+    pin(project, "tensorflow==9.9", "keras==0.1")
+    own = "\n".join(["-e .", f"keras=={version('keras')}", "tqdm==0.1", "jax-stand-in==1.0"])
+    (project / "requirements-jax.txt").write_text(own)
+    status, checks, following, _ = report(project, KERAS_BACKEND="jax")
+    assert (status, checks["packages"]) == (
+        2,
+        (
+            "missing",
+            "1 of 4 not installed: jax-stand-in; 1 not as pinned in requirements-jax.txt: "
+            f"tqdm {version('tqdm')} (pinned: 0.1)",
+        ),
+    )
+    assert following.endswith("python -m pip install -r requirements-jax.txt")
+    bare = (sys.executable, "-I", "-S")
+    *_, following, _ = report(project, python=bare, KERAS_BACKEND="jax")
+    assert following.endswith(
+        "-m venv .venv-jax && .venv-jax/bin/python -m pip install -r requirements-jax.txt"
+    )
+    (project / "requirements-jax.txt").write_text(f"keras=={version('keras')}\n")
+    *_, following, _ = report(project, KERAS_BACKEND="jax")
+    assert following.endswith("python scripts/train.py")
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-test.txt"])
+def test_the_same_package_has_the_same_pin_on_both_backends(file):
+    on_jax, other = pins.read_pins(ROOT / "requirements-jax.txt"), pins.read_pins(ROOT / file)
+    assert {"jax", "keras", "numpy", "pytest"} <= set(on_jax) and len(on_jax) > 50
+    assert not [name for name in on_jax if name.startswith("tensor")]
+    both = set(on_jax) & set(other)
+    assert {name: on_jax[name] for name in both} == {name: other[name] for name in both}
 
 
 def test_one_aligned_line_for_each_check_and_then_what_to_type(project):

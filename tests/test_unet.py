@@ -4,7 +4,14 @@ import keras
 import numpy as np
 import pytest
 
-from diffusion.unet import DownBlock, ResidualBlock, SinusoidalEmbedding, UpBlock, build_unet
+from diffusion.unet import (
+    DownBlock,
+    FusedBatchNormalization,
+    ResidualBlock,
+    SinusoidalEmbedding,
+    UpBlock,
+    build_unet,
+)
 
 
 def test_the_embedding_is_the_chapters_formula():
@@ -79,3 +86,23 @@ def test_a_network_reloads_with_safe_mode_on(tmp_path):
 def test_numbers_that_do_not_fit_are_named(arguments, value):
     with pytest.raises(ValueError, match=value):
         build_unet(**arguments)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_fused_batch_normalization_agrees_with_keras_in_values_gradients_and_statistics(training):
+    tf = pytest.importorskip("tensorflow")
+    rng = np.random.default_rng(0)
+    images = tf.constant(3 * rng.normal(size=(2, 3, 3, 5)) + 2, "float32")
+    weights = tf.constant(rng.normal(size=images.shape), "float32")
+    layers = (keras.layers.BatchNormalization(center=False, scale=False), FusedBatchNormalization())
+    results = []
+    for layer in layers:
+        layer.build(images.shape)
+        layer.set_weights([np.arange(5.0), 1 + np.arange(5.0)])
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=training)
+            total = tf.reduce_sum(weights * outputs)
+        results.append([outputs, tape.gradient(total, images), *layer.get_weights()])
+    for theirs, ours in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

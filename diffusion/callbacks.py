@@ -1,4 +1,4 @@
-"""What happens beside the training: checkpoints, sample grids, and stopping in good order."""
+"""What happens beside the training: checkpoints, loss curves, sample grids, stopping in order."""
 
 import signal
 import threading
@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion.curves import Part, read_losses, write_losses
 from diffusion.files import grid, save_grid, write_json, written_whole
 
 
@@ -48,6 +49,67 @@ class Checkpoint(keras.callbacks.Callback):
         write_json(self.record_path, record)
         with written_whole(self.path) as temporary:
             self.model.save(temporary)
+
+
+class LossCurve(keras.callbacks.Callback):
+    """Record the mean loss of every few steps, for a curve finer than one point an epoch.
+
+    The "loss" that Keras hands to callbacks is the mean since the epoch began. The mean of steps
+    a+1 to b is had from two of them, (b mean_b - a mean_a) / (b - a), and only those are looked at.
+
+    path: the CSV file (`curves.Part` says what a row holds). every: a part of the curve ends at
+    each multiple of so many steps, and where an epoch or the training ends, so that none reaches
+    over a checkpoint: put this before `Checkpoint`, and a run that goes on from one drops what the
+    model has not seen, and has neither a gap nor a step twice. log_dir: if given, the curve goes
+    to TensorBoard there as well, as "loss" (which needs the tensorboard package).
+    """
+
+    def __init__(self, path, every=25, log_dir=None):
+        super().__init__()
+        self.path, self.every, self.log_dir = path, every, log_dir
+        self._events = None
+
+    def on_train_begin(self, logs=None):
+        done = int(self.model.optimizer.iterations)
+        parts = read_losses(self.path) if self.path.exists() else []
+        self.parts = [part for part in parts if part.step <= done]
+        self._written = time.perf_counter()
+        if self.log_dir is not None:
+            self._events = Events(self.log_dir, done)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = int(self.model.optimizer.iterations)
+        self._closed, self._sum = 0, 0.0  # steps of this epoch that are in a part; their losses
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self._start + batch + 1
+        if step // self.every > (self._start + self._closed) // self.every:
+            self._close(batch + 1, logs["loss"])
+            if time.perf_counter() - self._written > 10:  # seconds: costs nothing, so seldom
+                self._write()
+
+    def on_epoch_end(self, epoch, logs=None):
+        count = int(self.model.optimizer.iterations) - self._start
+        if count > self._closed:
+            self._close(count, logs["loss"])
+        self._write()
+
+    def on_train_end(self, logs=None):
+        if self._events:
+            self._events.close()
+
+    def _close(self, count, mean):
+        """End a part at step `count` of this epoch, of which `mean` is the mean loss so far."""
+        steps, total = count - self._closed, count * mean
+        part = Part(self._start + count, steps, self.model.image_size, (total - self._sum) / steps)
+        self._closed, self._sum = count, total
+        self.parts.append(part)
+        if self._events:
+            self._events.add("loss", part.loss, part.step)
+
+    def _write(self):
+        write_losses(self.path, self.parts)
+        self._written = time.perf_counter()
 
 
 class SampleGrid(keras.callbacks.Callback):
@@ -114,6 +176,31 @@ class StopInGoodOrder(keras.callbacks.Callback):
             raise TrainingError(not_finite("the loss", self.model, self.path))
         if self.interrupted or self._steps == self.max_steps:
             self.model.stop_training = True
+
+
+class Events:
+    """A TensorBoard file of numbers by step; what an earlier one says after `done` is void."""
+
+    def __init__(self, folder, done):
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._writer = EventFileWriter(str(folder), flush_secs=10)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(step=done + 1, session_log=start)
+
+    def add(self, name, value, step):
+        """Add one number."""
+        value = self._summary.Value(tag=name, simple_value=value)
+        self._write(step=step, summary=self._summary(value=[value]))
+
+    def _write(self, **content):
+        self._writer.add_event(self._event(wall_time=time.time(), **content))
+
+    def close(self):
+        """Write what is still held, and close the file."""
+        self._writer.close()
 
 
 def not_finite(what, model, path):

@@ -2,7 +2,8 @@
 
 The notebooks and `scripts/train.py` both come here, so that what a reader has seen in a cell is
 what trains for hours. A run lives in a folder: `model.keras` (the newest checkpoint, and in the
-end the model), `run.json` (its record), `samples/` and `logs/` (TensorBoard).
+end the model), `run.json` (its record), `losses.csv` (its loss curve), `samples/` and `logs/`
+(TensorBoard).
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 
 from diffusion.batches import Batches, EpochFromFit
-from diffusion.callbacks import Checkpoint, SampleGrid, StopInGoodOrder
+from diffusion.callbacks import Checkpoint, LossCurve, SampleGrid, StopInGoodOrder
 from diffusion.files import alone_in
 from diffusion.model import DiffusionModel
 from diffusion.precision import accelerators, choose_precision
@@ -163,7 +164,8 @@ def train(
         model.adapt(flowers.images)
 
     stop = StopInGoodOrder(path, max_steps)
-    extra = [Checkpoint(path, record_path, record), stop, *callbacks]
+    curve = LossCurve(folder / "losses.csv", log_dir=folder / "logs/steps" if tensorboard else None)
+    extra = [curve, Checkpoint(path, record_path, record), stop, *callbacks]
     if sample_every:
         logs = folder / "logs" if tensorboard else None
         steps = config.sampling_steps

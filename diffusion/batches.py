@@ -29,6 +29,8 @@ class Batches(keras.utils.PyDataset):
         shuffle: False serves the images as they lie.
         flip: mirror each image left to right with probability 1/2.
         seed, epoch: whole numbers from 0; `epoch` may be set at any time between epochs.
+        transform: a function of each batch, `training.halve` for example, so that what it makes
+            of all images need not fit into memory.
         start: leave out the first `start` batches of every epoch, so that batch i is batch
             i + start without it: for a `fit` of one epoch that goes on amid it.
         **kwargs: `workers` and the like, for `keras.utils.PyDataset`.
@@ -47,6 +49,7 @@ class Batches(keras.utils.PyDataset):
         flip=False,
         seed=0,
         epoch=0,
+        transform=None,
         start=0,
         **kwargs,
     ):
@@ -54,7 +57,7 @@ class Batches(keras.utils.PyDataset):
         self.images = images
         self.batch_size = whole_number("batch_size", batch_size, least=1)
         self.repeats = whole_number("repeats", repeats, least=1)
-        self.shuffle, self.flip = shuffle, flip
+        self.shuffle, self.flip, self.transform = shuffle, flip, transform
         self.seed = whole_number("seed", seed, least=0)
         self.start = whole_number("start", start, least=0)
         self.epoch = epoch
@@ -85,7 +88,7 @@ class Batches(keras.utils.PyDataset):
         return len(self.images) * self.repeats // self.batch_size - self.start
 
     def __getitem__(self, index):
-        """Batch `index` of this epoch: uint8 (batch_size, S, S, 3)."""
+        """Batch `index` of this epoch: uint8 (batch_size, S, S, 3), or what `transform` makes."""
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
@@ -97,7 +100,7 @@ class Batches(keras.utils.PyDataset):
         if self.flip:
             mirrored = mirrored[positions]
             batch[mirrored] = batch[mirrored][:, :, ::-1]
-        return batch
+        return self.transform(batch) if self.transform else batch
 
     def __iter__(self):
         """Serve one epoch, in a loop written by hand; call `on_epoch_end` after it."""

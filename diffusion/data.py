@@ -66,7 +66,7 @@ def load_flowers(
             its aspect ratio as listing 8-2 does. Both are bilinear and, unlike Keras's loader,
             antialiased: shrinking without gives jagged petals that a model learns to draw.
         splits: for example ("train",); None takes all. Splits that do not lie next to each
-            other in train, valid, test are copied to memory.
+            other in train, valid, test get a cache entry of their own.
         cache_dir: default `data/cache` of the project.
         painted, seed: how many painted flowers, and which.
         progress: show a bar while decoding.
@@ -94,7 +94,7 @@ def load_flowers(
         flowers = _load_painted(painted, image_size, seed, cache_dir, progress)
     else:
         raise FileNotFoundError(f"no images under {data_dir}: {ADVICE}")
-    return flowers if splits is None else _select(flowers, splits)
+    return flowers if splits is None else _select(flowers, splits, cache_dir)
 
 
 def read_image(path, image_size, fit="crop"):
@@ -177,7 +177,9 @@ def _decode_all(pixels, paths, fit, progress):
     with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # of odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        reasons = pool.map(read, range(len(paths)))
+        # A thousand at a time: a task in the queue takes a tenth of the memory of its pixels.
+        blocks = (range(len(paths))[start : start + 1000] for start in range(0, len(paths), 1000))
+        reasons = (reason for block in blocks for reason in pool.map(read, block))
         for row, reason in enumerate(
             tqdm(reasons, "decoding", len(paths), unit=" images", disable=not progress)
         ):
@@ -212,10 +214,9 @@ def _load_painted(count, image_size, seed, cache_dir, progress):
     from diffusion import species, synthetic  # here, so that real flowers never wait for it
 
     def fill(pixels):
-        images, labels = synthetic.paint_flowers(
-            count, image_size=image_size, seed=seed, progress=progress
+        _, labels = synthetic.paint_flowers(
+            count, image_size=image_size, seed=seed, progress=progress, out=pixels
         )
-        pixels[:] = images
         return {"count": count, "labels": np.asarray(labels).tolist()}
 
     sources = b"".join(Path(module.__file__).read_bytes() for module in (species, synthetic))
@@ -236,7 +237,7 @@ def _load_painted(count, image_size, seed, cache_dir, progress):
     )
 
 
-def _select(flowers, splits):
+def _select(flowers, splits, cache_dir):
     splits = (splits,) if isinstance(splits, str) else tuple(splits)
     present = [split for split in SPLITS if split in flowers.splits]
     for split in splits:
@@ -247,9 +248,10 @@ def _select(flowers, splits):
         raise ValueError(f"splits is empty: choices are {', '.join(present) or None}")
     rows = np.flatnonzero(np.isin(flowers.splits, splits))
     if len(rows) == rows[-1] - rows[0] + 1:
-        rows = slice(rows[0], rows[-1] + 1)  # stays mapped
-    images = flowers.images[rows]
-    images.flags.writeable = False
+        rows = slice(rows[0], rows[-1] + 1)
+        images = flowers.images[rows]
+    else:
+        images = _gather(flowers.images, rows, splits, cache_dir)
     total, rest = flowers.description.split(" ", 1)
     return Flowers(
         images=images,
@@ -259,6 +261,20 @@ def _select(flowers, splits):
         name=flowers.name,
         description=f"{len(images):,} of {total} {rest}, splits {', '.join(splits)}",
     )
+
+
+def _gather(images, rows, splits, cache_dir):
+    """Copy rows that lie apart to a mapped file: together they may be more than fits in memory."""
+
+    def fill(pixels):
+        for start in range(0, len(rows), 1000):
+            pixels[start : start + 1000] = images[rows[start : start + 1000]]
+        return {"count": len(rows)}
+
+    source = Path(images.filename).parent.name  # it ends with the key of all these pixels
+    entry = cache_dir / "-".join([source, *splits])
+    key = [source, hashlib.sha256(rows.tobytes()).hexdigest()]
+    return cached(entry, key, (len(rows), *images.shape[1:]), fill)[0]
 
 
 def whole_number(name, value, least):

@@ -57,11 +57,12 @@ class DiffusionModel(keras.Model):
     def adapt(self, images):
         """Learn each colour's mean and variance from `images` (N, S, S, 3), uint8 or in [0, 1].
 
-        Goes through them a thousand at a time, so that they need not fit into memory as floats.
+        Goes through them about a million pixels at a time: they need not fit into memory.
         """
         count, total, squares = 0, np.zeros(3), np.zeros(3)
-        for start in range(0, len(images), 1000):
-            chunk = ops.convert_to_numpy(scale_pixels(images[start : start + 1000]))
+        rows = max(1, 1_000_000 // (images.shape[1] * images.shape[2]))
+        for start in range(0, len(images), rows):
+            chunk = ops.convert_to_numpy(scale_pixels(images[start : start + rows]))
             chunk = chunk.reshape(-1, 3).astype("float64")
             count += len(chunk)
             total += chunk.sum(axis=0)

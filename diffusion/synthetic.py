@@ -240,7 +240,7 @@ def paint_flower(rng, species, size):
     return fraction(canvas.pixels).transpose(1, 2, 0) * 255
 
 
-def paint_flowers(count, image_size=64, seed=0, progress=False):
+def paint_flowers(count, image_size=64, seed=0, progress=False, out=None):
     """Paint a balanced data set of flowers, every picture different.
 
     Picture i hangs on `seed` and i alone: a larger `count` only adds pictures, and another
@@ -252,6 +252,7 @@ def paint_flowers(count, image_size=64, seed=0, progress=False):
         image_size: height and width in pixels, 16 to 128.
         seed: a whole number, 0 or more.
         progress: whether to show a bar.
+        out: the array to paint into, mapped to a file for example; default a new one in memory.
 
     Returns:
         images (count, image_size, image_size, 3) of uint8, and labels (count,) of int64, which
@@ -266,7 +267,7 @@ def paint_flowers(count, image_size=64, seed=0, progress=False):
         raise ValueError(f"image_size is {image_size}: choose {SMALLEST} to {LARGEST} pixels")
     if seed < 0:
         raise ValueError(f"seed is {seed}: choose a whole number, 0 or more")
-    images = np.empty((count, image_size, image_size, 3), np.uint8)
+    images = np.empty((count, image_size, image_size, 3), np.uint8) if out is None else out
     labels = np.empty(count, np.int64)
     factor = -(-PAINTED_AT // image_size)
     for index in tqdm(range(count), desc="painting flowers", disable=not progress):

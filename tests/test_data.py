@@ -549,11 +549,13 @@ def painter(tmp_path, monkeypatch):
     module = types.ModuleType("diffusion.synthetic")
     module.calls = []
 
-    def paint_flowers(count, image_size=64, seed=0, progress=False):
+    def paint_flowers(count, image_size=64, seed=0, progress=False, out=None):
         module.calls.append((count, image_size, seed))
         rng = np.random.default_rng(seed)
-        shape = (count, image_size, image_size, 3)
-        return rng.integers(0, 256, shape, dtype=np.uint8), rng.integers(0, 2, count)
+        images = rng.integers(0, 256, (count, image_size, image_size, 3), dtype=np.uint8)
+        if out is not None:
+            out[:] = images
+        return images, rng.integers(0, 2, count)
 
     module.paint_flowers, module.SPECIES = paint_flowers, ("daisy", "poppy")
     module.__file__ = str(tmp_path / "synthetic.py")

@@ -267,8 +267,8 @@ def _gather(images, rows, splits, cache_dir):
     """Copy rows that lie apart to a mapped file: together they may be more than fits in memory."""
 
     def fill(pixels):
-        for start in range(0, len(rows), 1000):
-            pixels[start : start + 1000] = images[rows[start : start + 1000]]
+        for target, row in enumerate(rows):
+            pixels[target] = images[row]
         return {"count": len(rows)}
 
     source = Path(images.filename).parent.name  # it ends with the key of all these pixels

@@ -63,10 +63,10 @@ class DiffusionModel(keras.Model):
         rows = max(1, 1_000_000 // (images.shape[1] * images.shape[2]))
         for start in range(0, len(images), rows):
             chunk = ops.convert_to_numpy(scale_pixels(images[start : start + rows]))
-            chunk = chunk.reshape(-1, 3).astype("float64")
+            chunk = chunk.reshape(-1, 3)
             count += len(chunk)
-            total += chunk.sum(axis=0)
-            squares += (chunk**2).sum(axis=0)
+            total += np.einsum("nc->c", chunk, dtype="float64")
+            squares += np.einsum("nc,nc->c", chunk, chunk, dtype="float64")
         mean = total / count
         variance = np.maximum(squares / count - mean**2, 0)
         self.normalizer.set_weights([mean, variance, np.array(0)])  # the third is not used

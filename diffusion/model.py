@@ -6,6 +6,7 @@ the network's weights, and knows the mean and variance of the pictures. Pictures
 computed in float32.
 """
 
+import functools
 import inspect
 
 import keras
@@ -94,12 +95,18 @@ class DiffusionModel(keras.Model):
         training: True asks the network that is being trained, False its moving average.
         Returns (pred_noises, pred_images), both (B, S, S, 3). Listing 8-5.
         """
-        network = self.network if training else self.ema_network
         noisy_images = ops.convert_to_tensor(noisy_images, "float32")
         noise_variances = ops.convert_to_tensor(noise_rates, "float32") ** 2
-        pred_noises = network([noisy_images, noise_variances], training=training)
+        if training:
+            pred_noises = self.network([noisy_images, noise_variances], training=True)
+        else:
+            pred_noises = self._compiled_ema_network(noisy_images, noise_variances)
         pred_images = (noisy_images - noise_rates * pred_noises) / signal_rates
         return pred_noises, pred_images
+
+    @functools.cached_property
+    def _compiled_ema_network(self):
+        return compiled(self.ema_network, jit_compile=self.compiled and bool(self.jit_compile))
 
     def call(self, images, training=False):
         """Add noise to a batch of pictures and predict it: returns (noises, pred_noises).
@@ -211,6 +218,38 @@ class DiffusionModel(keras.Model):
 
     def load_own_variables(self, store):
         self.seed_generator.state.assign(store["seed_generator_state"])
+
+
+def compiled(network, jit_compile=False):
+    """Return `network`, not training, as a compiled function of its two inputs.
+
+    It is compiled at its first call and then serves every sampler, every number of steps, and
+    on TensorFlow every batch size (on JAX it is compiled once for each). It always uses the
+    network's weights of the moment. jit_compile: have TensorFlow use XLA.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        signature = [tf.TensorSpec(shape, "float32") for shape in network.input_shape]
+        return tf.function(
+            lambda *inputs: network(list(inputs), training=False),
+            input_signature=signature,
+            jit_compile=jit_compile,
+        )
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # JAX would take the weights for constants, were they not handed over at each call.
+        def call(weights, state, inputs):
+            return network.stateless_call(weights, state, inputs, training=False)[0]
+
+        jitted = jax.jit(call)
+        return lambda *inputs: jitted(
+            [weight.value for weight in network.trainable_variables],
+            [weight.value for weight in network.non_trainable_variables],
+            list(inputs),
+        )
+    return lambda *inputs: network(list(inputs), training=False)
 
 
 def scale_pixels(images):

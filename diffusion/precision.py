@@ -23,6 +23,19 @@ def choose_precision(precision="auto"):
     return "mixed_bfloat16" if fast else "float32"
 
 
+def in_float32(network):
+    """Return a new network like `network`, its bfloat16 layers in float32; weights not copied."""
+    import keras
+
+    def clone(layer):
+        config = layer.get_config()
+        if layer.dtype_policy.name == "mixed_bfloat16":
+            config["dtype"] = "float32"
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(network, clone_function=clone)
+
+
 def accelerators():
     """Return the GPUs or TPUs that Keras's backend sees: name -> whether bfloat16 is fast on it."""
     import keras  # here, so that the environment check can ask for the flags without Keras

@@ -55,8 +55,8 @@ def test_denoise_undoes_the_mixing_when_the_noise_is_known(model, painted):
         seen.append(np.asarray(inputs[1]))
         return noises
 
-    model.ema_network = knowing_network
-    pred_noises, pred_images = model.denoise(noisy_images, noise_rates, signal_rates)
+    model.network = knowing_network
+    pred_noises, pred_images = model.denoise(noisy_images, noise_rates, signal_rates, training=True)
     np.testing.assert_array_equal(pred_noises, noises)
     np.testing.assert_allclose(pred_images, images, atol=1e-4)
     np.testing.assert_allclose(seen[0], np.asarray(noise_rates) ** 2)  # the variance is fed
@@ -115,6 +115,19 @@ def test_evaluate_and_generate_use_the_average(model, painted):
     for weight in model.ema_network.weights:
         weight.assign(np.full(weight.shape, np.nan))
     assert not np.isfinite(model.evaluate(painted.images[:8], batch_size=8, verbose=0))
+
+
+def test_the_compiled_average_is_the_network_with_its_weights_of_the_moment(trained, painted):
+    model = load_model(trained.folder)
+    rates = np.full((5, 1, 1, 1), 0.5**0.5, "float32")
+    noisy_images = initial_noise(5, model.image_size, seed=3)
+    for factor in (1.0, 1.1):  # the second time after the weights have moved, for fewer pictures
+        weights = [factor * weight for weight in model.ema_network.get_weights()]
+        model.ema_network.set_weights(weights)
+        pred_noises, _ = model.denoise(noisy_images, rates, rates)
+        plain = model.ema_network([noisy_images, keras.ops.convert_to_tensor(rates**2)])
+        np.testing.assert_allclose(pred_noises, plain, rtol=1e-4, atol=1e-4)
+        noisy_images, rates = noisy_images[:2], rates[:2]
 
 
 def test_the_loss_is_the_mean_absolute_error_of_the_noise(model, painted):

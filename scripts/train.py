@@ -1,6 +1,5 @@
 """Train a diffusion model on flowers: a command line over diffusion.training."""
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -63,6 +62,8 @@ def main():
     if arguments.max_steps is not None and arguments.max_steps < 1:
         command.fail(f"--max-steps must be 1 or more, got {arguments.max_steps}")
     command.load_keras()
+    import keras
+
     from diffusion.data import load_flowers
     from diffusion.training import default_folder, train
 
@@ -83,7 +84,7 @@ def main():
         resume=arguments.resume,
         max_steps=arguments.max_steps,
         sample_every=arguments.sample_every,
-        tensorboard=importlib.util.find_spec("tensorflow") is not None,
+        tensorboard=keras.backend.backend() == "tensorflow",  # under JAX it would take the GPU
         verbose=1 if sys.stdout.isatty() else 2,
     )
     steps = run.record["steps"]

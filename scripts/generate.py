@@ -13,7 +13,8 @@ def parse_arguments():
     add(
         "--model",
         type=Path,
-        help="a .keras file or a run's folder (default: the newest under models/)",
+        help="a .keras file or a run's folder (default: the trained model that ships, "
+        "models/flowers-64.keras)",
     )
     add("--num-images", type=int, default=10, help="how many pictures (default: %(default)s)")
     add("--steps", type=int, default=20, help="steps of the sampler (default: %(default)s)")
@@ -57,28 +58,18 @@ def check(arguments):
         command.fail(f"--eta must be between 0 and 1, got {arguments.eta}")
 
 
-def newest_model():
-    """Return the folder of the run that was written last."""
-    from diffusion.training import MODELS
-
-    files = sorted(MODELS.glob("*/model.keras"), key=lambda file: file.stat().st_mtime)
-    if not files:
-        command.fail(f"no model under {MODELS}: train one with scripts/train.py, or name --model")
-    return files[-1].parent
-
-
 def main():
     arguments = parse_arguments()
     check(arguments)
     command.load_keras()
-    folder = arguments.model or newest_model()
     from tqdm import tqdm
 
     from diffusion.files import save_grid
     from diffusion.latents import initial_noise, walks
-    from diffusion.training import load_model
+    from diffusion.shipping import SHIPPED, load_for_drawing
 
-    model = load_model(folder)
+    path = arguments.model or SHIPPED
+    model = load_for_drawing(path)
     columns = None
     noise = initial_noise(arguments.num_images, model.image_size, arguments.seed)
     if arguments.interpolate:
@@ -93,7 +84,7 @@ def main():
             on_step=lambda *_: bar.update(),
         )
     save_grid(arguments.output, images, columns, scale=max(1, 128 // model.image_size))
-    print(f"{len(images)} pictures by {folder}, {arguments.steps} steps: {arguments.output}")
+    print(f"{len(images)} pictures by {path}, {arguments.steps} steps: {arguments.output}")
 
 
 if __name__ == "__main__":

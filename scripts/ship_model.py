@@ -1,0 +1,30 @@
+"""Make the model of a run small enough to ship: a command line over diffusion.shipping."""
+
+from pathlib import Path
+
+import command
+
+
+def parse_arguments():
+    parser = command.Parser(
+        description="Write the model of a finished run as one small file for drawing: its moving "
+        "average without the optimizer, in half precision; the run's record goes beside it."
+    )
+    parser.add_argument("run", type=Path, help="folder of the run, such as models/laptop-flowers")
+    parser.add_argument("output", type=Path, help="the .keras file to write")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+    command.load_keras()
+    from diffusion.shipping import load_run, ship
+
+    run = load_run(arguments.run)
+    ship(run, arguments.output)
+    megabytes = arguments.output.stat().st_size / 1e6
+    print(f"{run.caption}: {arguments.output}, {megabytes:.1f} MB")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,6 +1,5 @@
 """The shipped model: small, loads anywhere, and draws what the trained one drew."""
 
-import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -44,15 +43,15 @@ def test_the_record_comes_with_it_and_is_needed(trained, shipped, tmp_path):
     assert load_run(shipped).caption == trained.caption
     alone = tmp_path / "alone.keras"
     alone.write_bytes(shipped.read_bytes())
-    with pytest.raises(FileNotFoundError, match="no record at .*alone.json"):
+    with pytest.raises(FileNotFoundError, match=r"no record at .*alone\.json"):
         load_run(alone)
     alone.with_suffix(".json").write_text("{")
-    with pytest.raises(ValueError, match="alone.json is not a record"):
+    with pytest.raises(ValueError, match=r"alone\.json is not a record"):
         load_run(alone)
 
 
 def test_what_is_no_keras_file_is_refused_and_nothing_written(trained, tmp_path):
-    with pytest.raises(ValueError, match="a shipped model is a .keras file, got .*model.h5"):
+    with pytest.raises(ValueError, match=r"a shipped model is a \.keras file, got .*model\.h5"):
         ship(trained, tmp_path / "model.h5")
     assert not list(tmp_path.iterdir())
 
@@ -62,7 +61,7 @@ def test_training_does_not_go_on_from_a_model_without_optimizer(
 ):
     (tmp_path / "model.keras").write_bytes(shipped.read_bytes())
     (tmp_path / "run.json").write_bytes((trained.folder / "run.json").read_bytes())
-    with pytest.raises(ValueError, match="holds no optimizer.*: it can draw, not train on"):
+    with pytest.raises(ValueError, match=r"holds no optimizer.*: it can draw, not train on"):
         train(tiny, painted, tmp_path, resume=True, verbose=0)
 
 

@@ -33,6 +33,8 @@ class Batches(keras.utils.PyDataset):
             of all images need not fit into memory.
         start: leave out the first `start` batches of every epoch, so that batch i is batch
             i + start without it: for a `fit` of one epoch that goes on amid it.
+        share: serve only these rows of every batch, a slice: where several processes train as
+            one, each reads its share of the batches that are the same for all. Default all.
         **kwargs: `workers` and the like, for `keras.utils.PyDataset`.
 
     Raises ValueError where a number is out of range or the images do not fill one batch.
@@ -51,6 +53,7 @@ class Batches(keras.utils.PyDataset):
         epoch=0,
         transform=None,
         start=0,
+        share=slice(None),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -60,6 +63,7 @@ class Batches(keras.utils.PyDataset):
         self.shuffle, self.flip, self.transform = shuffle, flip, transform
         self.seed = whole_number("seed", seed, least=0)
         self.start = whole_number("start", start, least=0)
+        self.share = share
         self.epoch = epoch
         whole_epoch = len(images) * self.repeats // self.batch_size
         if not whole_epoch:
@@ -95,7 +99,8 @@ class Batches(keras.utils.PyDataset):
         self._warn_if_reordered(index)
         index += self.start
         rows, mirrored = self._plan_of(self._epoch)
-        positions = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        positions = range(index * self.batch_size, (index + 1) * self.batch_size)[self.share]
+        positions = slice(positions.start, positions.stop)
         batch = self.images[rows[positions]]  # a copy
         if self.flip:
             mirrored = mirrored[positions]

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion import distribution
 from diffusion.curves import Part, read_losses, write_losses
 from diffusion.files import grid, save_grid, write_json, written_whole
+from diffusion.record import steps_taken
 
 
 class TrainingError(RuntimeError):
@@ -43,11 +45,11 @@ class Checkpoint(keras.callbacks.Callback):
         record = self.record
         record["seconds"] += now - self._clock
         self._clock = now
-        record["steps"] = int(self.model.optimizer.iterations)
+        record["steps"] = steps_taken(self.model)
         entry = {"epoch": epoch + 1, "steps": record["steps"], "seconds": record["seconds"]}
         record["history"].append(entry | {name: float(value) for name, value in logs.items()})
         write_json(self.record_path, record)
-        with written_whole(self.path) as temporary:
+        with distribution.alone(), written_whole(self.path) as temporary:
             self.model.save(temporary)
 
 
@@ -70,7 +72,7 @@ class LossCurve(keras.callbacks.Callback):
         self._events = None
 
     def on_train_begin(self, logs=None):
-        done = int(self.model.optimizer.iterations)
+        done = steps_taken(self.model)
         parts = read_losses(self.path) if self.path.exists() else []
         self.parts = [part for part in parts if part.step <= done]
         self._written = time.perf_counter()
@@ -78,7 +80,7 @@ class LossCurve(keras.callbacks.Callback):
             self._events = Events(self.log_dir, done)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._start = int(self.model.optimizer.iterations)
+        self._start = steps_taken(self.model)
         self._closed, self._sum = 0, 0.0  # steps of this epoch that are in a part; their losses
 
     def on_train_batch_end(self, batch, logs=None):
@@ -89,7 +91,7 @@ class LossCurve(keras.callbacks.Callback):
                 self._write()
 
     def on_epoch_end(self, epoch, logs=None):
-        count = int(self.model.optimizer.iterations) - self._start
+        count = steps_taken(self.model) - self._start
         if count > self._closed:
             self._close(count, logs["loss"])
         self._write()
@@ -117,7 +119,8 @@ class SampleGrid(keras.callbacks.Callback):
 
     folder: where `epoch_0001.png` and so on go. every: epochs from one grid to the next; the
     first epoch is always drawn. log_dir: if given, the grids go to TensorBoard there as well
-    (which needs TensorFlow).
+    (which needs TensorFlow). Of processes that train as one, all draw, for the weights lie across
+    them all, and process 0 keeps the grid.
     """
 
     def __init__(self, folder, every=1, num_images=10, diffusion_steps=20, seed=0, log_dir=None):
@@ -130,11 +133,13 @@ class SampleGrid(keras.callbacks.Callback):
         if number > 1 and number % self.every:
             return
         images = self.model.generate(self.num_images, self.diffusion_steps, seed=self.seed)
+        if not distribution.is_first():
+            return
         save_grid(self.folder / f"epoch_{number:04d}.png", images)
         if self.log_dir is not None:
             import tensorflow as tf
 
-            step = int(self.model.optimizer.iterations)
+            step = steps_taken(self.model)
             with tf.summary.create_file_writer(str(self.log_dir)).as_default():
                 tf.summary.image("samples", grid(images)[None], step=step)
 
@@ -164,16 +169,18 @@ class StopInGoodOrder(keras.callbacks.Callback):
             self._old_handler = None
 
     def _on_interrupt(self, signum, frame):
-        self.interrupted = True
+        self.interrupted = not distribution.ask_to_stop()
         self.__exit__()
 
     def on_train_begin(self, logs=None):
-        self._steps = int(self.model.optimizer.iterations)
+        self._steps = steps_taken(self.model)
 
     def on_train_batch_end(self, batch, logs=None):
         self._steps += 1
         if not np.isfinite(logs["loss"]):
             raise TrainingError(not_finite("the loss", self.model, self.path))
+        if distribution.told_to_stop(self._steps):  # never among themselves: all at once
+            self.interrupted = True
         if self.interrupted or self._steps == self.max_steps:
             self.model.stop_training = True
 
@@ -205,7 +212,7 @@ class Events:
 
 def not_finite(what, model, path):
     """Say, in one line, that training ran away: at which step, how fast, and what is left."""
-    step = int(ops.convert_to_numpy(model.optimizer.iterations))
+    step = steps_taken(model)
     rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
     kept = f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was written"
     return (

@@ -34,6 +34,12 @@ def new_record(config, flowers):
     }
 
 
+def steps_taken(model):
+    """How many training steps a compiled model has taken in all: its optimizer counts them."""
+    # int() alone does not take what a variable is under a distribution strategy.
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+
+
 def read_record(record_path, new, steps_done):
     """Read the record of a run to go on with.
 

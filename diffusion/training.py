@@ -6,19 +6,22 @@ end the model), `run.json` (its record), `losses.csv` (its loss curve), `samples
 (TensorBoard).
 """
 
+import contextlib
 import dataclasses
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import keras
 
+from diffusion import distribution
 from diffusion.batches import Batches, EpochFromFit
 from diffusion.callbacks import Checkpoint, LossCurve, SampleGrid, StopInGoodOrder
 from diffusion.files import alone_in
 from diffusion.model import DiffusionModel
 from diffusion.precision import accelerators, choose_precision
-from diffusion.record import new_record, read_record
+from diffusion.record import new_record, read_record, steps_taken
 from diffusion.schedules import SCHEDULES
 from diffusion.unet import build_unet
 
@@ -141,6 +144,9 @@ def train(
     tensorboard: write losses and grids to `logs/` (needs TensorFlow).
     callbacks, verbose: as for `keras.Model.fit`.
 
+    Within `distribution.start` all its devices train as one on the joint batch of
+    `config.batch_size`; process 0 alone reads and writes the folder.
+
     Ctrl-C ends it in good order (`Run.interrupted`). Raises FileExistsError if the folder holds a
     model and `resume` is False, or another process trains in it, OSError if it cannot be written,
     ValueError if it was trained otherwise than is asked for now, and TrainingError if the loss is
@@ -150,39 +156,67 @@ def train(
     path, record_path = folder / "model.keras", folder / "run.json"
     total_steps = config.epochs * _steps_per_epoch(config, flowers)
     record = new_record(config, flowers)
-    if path.exists():
-        if not resume:
-            raise FileExistsError(
-                f"{path} exists: go on with it (--resume), or choose another folder (--output)"
-            )
-        model = load_model(path)
-        record = read_record(record_path, record, int(model.optimizer.iterations))
-    else:
-        first_size = config.image_size // (2 if config.half_size_epochs else 1)
-        model = model or build(config, total_steps, first_size)
-        model.adapt(flowers.images)
+    distribution.share(config.batch_size)  # raises, if it cannot be shared
+    distribution.agree(lambda: _facts(record, flowers, max_steps, sample_every))
+    with distribution.files_of_first(folder, path.name, record_path.name) as source:
+        if (source / path.name).exists():
+            if not resume:
+                raise FileExistsError(
+                    f"{path} exists: go on with it (--resume), or choose another folder (--output)"
+                )
+            keras.utils.set_random_seed(config.seed)  # what is loaded starts alike everywhere
+            model = load_model(source)
+            if not model.compiled:
+                raise ValueError(
+                    f"{path} holds no optimizer (it was made for shipping): it can draw, "
+                    "not train on; choose another folder (--output)"
+                )
+            record = read_record(source / record_path.name, record, steps_taken(model))
+        else:
+            first_size = config.image_size // (2 if config.half_size_epochs else 1)
+            model = model or build(config, total_steps, first_size)
+            model.adapt(flowers.images)
 
     stop = StopInGoodOrder(path, max_steps)
-    curve = LossCurve(folder / "losses.csv", log_dir=folder / "logs/steps" if tensorboard else None)
-    extra = [curve, Checkpoint(path, record_path, record), stop, *callbacks]
+    extra = [*_keeping(folder, path, record_path, record, tensorboard), stop, *callbacks]
     if sample_every:
         logs = folder / "logs" if tensorboard else None
         steps = config.sampling_steps
         extra.append(SampleGrid(folder / "samples", sample_every, 10, steps, log_dir=logs))
-    if tensorboard:
-        extra.append(keras.callbacks.TensorBoard(folder / "logs", write_graph=False))
     end = min(total_steps, max_steps or total_steps)
-    if int(model.optimizer.iterations) >= end:
+    if steps_taken(model) >= end:
         return Run(model, record, folder)
-    with alone_in(folder), stop:
-        while int(model.optimizer.iterations) < end and not stop.interrupted:
+    with alone_in(folder) if distribution.is_first() else contextlib.nullcontext(), stop:
+        while steps_taken(model) < end and not stop.interrupted:
             model = _fit_part(model, config, flowers, extra, verbose)
-    return Run(model, record, folder, int(model.optimizer.iterations) < end)
+    return Run(model, record, folder, steps_taken(model) < end)
+
+
+def _keeping(folder, path, record_path, record, tensorboard):
+    """The callbacks that write about the training; process 0 alone has them."""
+    if not distribution.is_first():
+        return []
+    logs = folder / "logs"
+    curve = LossCurve(folder / "losses.csv", log_dir=logs / "steps" if tensorboard else None)
+    keeping = [curve, Checkpoint(path, record_path, record)]
+    if tensorboard:
+        keeping.append(keras.callbacks.TensorBoard(logs, write_graph=False))
+    return keeping
+
+
+def _facts(record, flowers, max_steps, sample_every):
+    """What processes that train as one must have in common."""
+    options = {"max_steps": max_steps, "sample_every": sample_every, "data": record["data"]}
+    same = {name: record[name] for name in ("precision", "versions")}
+    checksum = 0
+    for start in range(0, len(flowers), 1000):
+        checksum = zlib.crc32(flowers.images[start : start + 1000], checksum)
+    return {**record["config"], **options, **same, "pictures of the checksum": checksum}
 
 
 def _fit_part(model, config, flowers, callbacks, verbose):
     """Train on to the end of a part: of an epoch begun earlier, of the half-size epochs, of all."""
-    done = int(model.optimizer.iterations)
+    done = steps_taken(model)
     epoch, batches_done = divmod(done, _steps_per_epoch(config, flowers))
     halved = epoch < config.half_size_epochs
     size = config.image_size // 2 if halved else config.image_size
@@ -196,6 +230,7 @@ def _fit_part(model, config, flowers, callbacks, verbose):
         seed=config.seed,
         transform=halve if halved else None,
         start=batches_done,
+        share=distribution.share(config.batch_size),
     )
     last_epoch = config.half_size_epochs if halved else config.epochs
     model.fit(
@@ -204,7 +239,7 @@ def _fit_part(model, config, flowers, callbacks, verbose):
         epochs=epoch + 1 if batches_done else last_epoch,
         shuffle=False,  # Batches shuffles, by seed and epoch
         callbacks=[EpochFromFit(batches), *callbacks],
-        verbose=verbose,
+        verbose=verbose if distribution.is_first() else 0,
     )
     return model
 

@@ -2,13 +2,13 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-export PRESET DATA_DIR
+export PRESET DATA_DIR MODEL
 
 .PHONY: help run test lint format check data lab clean
 .DEFAULT_GOAL := help
 
 help: ## Say what each target does
-	@echo "Usage: make TARGET [PRESET=quick|laptop|book] [DATA_DIR=folder of flowers, or 'painted']"
+	@echo "Usage: make TARGET [PRESET=quick|laptop|book] [DATA_DIR=folder of flowers, or 'painted'] [MODEL=folder of a run]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 	@echo "First 'make run': figures 8-2 to 8-16 of the chapter, in build/figures, after minutes."
 

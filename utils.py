@@ -77,6 +77,15 @@ def data_dir():
     return (ROOT / folder if folder != "painted" else folder) if folder else None
 
 
+def model_path():
+    """Which trained model to draw with: the environment's MODEL, else None (the one that ships).
+
+    A relative path counts from the project's folder, not from the notebook's.
+    """
+    path = os.environ.get("MODEL")
+    return ROOT / path if path else None
+
+
 def set_seed(seed=0):
     """Seed Python, NumPy and Keras, so that a notebook shows the same thing twice."""
     import keras

@@ -33,6 +33,11 @@ def parse_arguments():
         help="folder of flowers, or 'painted' (default: the environment's DATA_DIR, or data/)",
     )
     add(
+        "--model",
+        help="run's folder or .keras file that notebooks 05 and 06 draw with (default: the "
+        "environment's MODEL, or the trained model that ships)",
+    )
+    add(
         "--output",
         type=Path,
         default=ROOT / "build" / "notebooks",
@@ -72,7 +77,7 @@ def main():
 
 
 def prepare(arguments):
-    """Hand preset, data and figures folder to the kernels, and refuse what cannot be."""
+    """Hand preset, data, model and figures folder to the kernels, and refuse what cannot be."""
     from diffusion.config import get_preset
 
     if arguments.preset:
@@ -85,6 +90,10 @@ def prepare(arguments):
             if not (ROOT / folder).is_dir():
                 command.fail(f"no folder {arguments.data_dir}: run 'make data', or leave it out")
         os.environ["DATA_DIR"] = folder
+    if arguments.model:
+        if not Path(arguments.model).exists():
+            command.fail(f"no model {arguments.model}: name a run's folder, or leave it out")
+        os.environ["MODEL"] = os.path.relpath(Path(arguments.model).resolve(), ROOT)
     arguments.output.mkdir(parents=True, exist_ok=True)
     arguments.figures.mkdir(parents=True, exist_ok=True)
     os.environ["FIGURES_DIR"] = str(arguments.figures.resolve())

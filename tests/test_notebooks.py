@@ -29,12 +29,21 @@ def test_together_they_draw_all_figures_of_the_chapter():
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_notebook_runs_alone_in_a_fresh_kernel_and_draws_its_figures(name, tmp_path):
+def test_a_notebook_runs_alone_in_a_fresh_kernel_and_draws_its_figures(name, trained, tmp_path):
     figures = tmp_path / "figures"
     finished = subprocess.run(
         [
             *(sys.executable, ROOT / "scripts" / "run_notebooks.py", "--preset", "tiny"),
-            *("--data-dir", "painted", "--output", tmp_path / "notebooks", "--figures", figures),
+            *(
+                "--model",
+                trained.folder,
+                "--data-dir",
+                "painted",
+                "--output",
+                tmp_path / "notebooks",
+                "--figures",
+                figures,
+            ),
             ROOT / "notebooks" / f"{name}.ipynb",
         ],
         capture_output=True,

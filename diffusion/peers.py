@@ -171,8 +171,8 @@ def _server(address, host, port):
         return socket.create_server((host if is_loopback(host) else "", port))
     except OSError as error:
         raise OSError(
-            f"process 0 cannot listen at {address} ({os.strerror(error.errno or 0)}): choose another port, and "
-            "start process 0 on that very machine"
+            f"process 0 cannot listen at {address} ({os.strerror(error.errno or 0)}): choose "
+            "another port, and start process 0 on that very machine"
         ) from error
 
 

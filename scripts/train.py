@@ -47,6 +47,37 @@ def parse_arguments():
         metavar="EPOCHS",
         help="epochs between sample grids; 0: none (default: %(default)s)",
     )
+    add("--batch-size", type=int, help="pictures a step, of all devices (default: the preset's)")
+    group = parser.add_argument_group("on several GPUs or machines (docs/distributed.md)")
+    add = group.add_argument
+    add("--distribute", action="store_true", help="train on all GPUs of this machine as on one")
+    add(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="several machines: where process 0 is, and a free port there (default: the "
+        "environment's KERAS_DISTRIBUTION_JOB_ADDRESSES)",
+    )
+    add(
+        "--num-processes",
+        type=int,
+        metavar="N",
+        help="how many processes there are, usually one a machine (default: the environment's "
+        "KERAS_DISTRIBUTION_NUM_PROCESSES)",
+    )
+    add(
+        "--process-id",
+        type=int,
+        metavar="I",
+        help="which of them this is, 0 to N - 1 (default: the environment's "
+        "KERAS_DISTRIBUTION_PROCESS_ID)",
+    )
+    add(
+        "--peer-timeout",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="how long to wait for the others to come (default: %(default)s)",
+    )
     return parser.parse_args()
 
 
@@ -54,17 +85,38 @@ def main():
     arguments = parse_arguments()
     from diffusion.config import get_preset
 
-    names = ("epochs", "seed", "learning_rate", "precision")
+    names = ("epochs", "seed", "learning_rate", "precision", "batch_size")
     given = {name: getattr(arguments, name) for name in names}
     config = get_preset(
         arguments.preset, **{name: value for name, value in given.items() if value is not None}
     )
     if arguments.max_steps is not None and arguments.max_steps < 1:
         command.fail(f"--max-steps must be 1 or more, got {arguments.max_steps}")
+    if not arguments.distribute:
+        for name in ("coordinator", "num_processes", "process_id"):
+            if getattr(arguments, name) is not None:
+                command.fail(f"--{name.replace('_', '-')} goes with --distribute")
+        command.load_keras()
+        return run(arguments, config)
     command.load_keras()
+    from diffusion import distribution
+
+    with distribution.start(
+        arguments.coordinator,
+        arguments.num_processes,
+        arguments.process_id,
+        arguments.peer_timeout,
+    ) as devices:
+        print(f"distributed: {devices}", flush=True)
+        return run(arguments, config)
+
+
+def run(arguments, config):
+    """Train as `arguments` and `config` say, and report; return the exit status."""
     import keras
 
     from diffusion.data import load_flowers
+    from diffusion.distribution import is_first
     from diffusion.training import default_folder, train
 
     flowers = load_flowers(
@@ -77,7 +129,7 @@ def main():
     )
     folder = arguments.output or default_folder(config, flowers)
     print(f"preset {config.name} on {flowers.description}; model and samples in {folder}")
-    run = train(
+    trained = train(
         config,
         flowers,
         folder,
@@ -87,11 +139,14 @@ def main():
         tensorboard=keras.backend.backend() == "tensorflow",  # under JAX it would take the GPU
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    steps = run.record["steps"]
-    if run.interrupted:
+    if not is_first():
+        print(f"process 0 keeps the model, in {folder}")
+        return 130 if trained.interrupted else 0
+    steps = trained.record["steps"]
+    if trained.interrupted:
         print(f"stopped after step {steps}, saved in {folder}: go on with --resume")
         return 130
-    print(f"{run.caption}; saved in {folder / 'model.keras'}")
+    print(f"{trained.caption}; saved in {folder / 'model.keras'}")
     return 0
 
 

@@ -6,10 +6,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from pathlib import Path
 
+import keras
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+needs_tensorboard = pytest.mark.skipif(
+    not ON_TENSORFLOW, reason="runs are shown in TensorBoard on TensorFlow alone"
+)
 
 
 @pytest.fixture(scope="session")
@@ -46,4 +51,4 @@ def trained(tiny, painted, tmp_path_factory):
     from diffusion.training import train
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    return train(tiny, painted, folder, tensorboard=True, verbose=0)
+    return train(tiny, painted, folder, tensorboard=ON_TENSORFLOW, verbose=0)

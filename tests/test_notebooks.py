@@ -6,7 +6,7 @@ import sys
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ON_TENSORFLOW, ROOT
 
 FIGURES = {
     "01_flowers": [2],

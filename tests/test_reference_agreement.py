@@ -3,10 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from conftest import ON_TENSORFLOW
 
-tf = pytest.importorskip("tensorflow", reason="the chapter is written in TensorFlow")
+if not ON_TENSORFLOW:
+    pytest.skip("the chapter is written in TensorFlow", allow_module_level=True)
 
 import reference  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 from diffusion.model import DiffusionModel  # noqa: E402
 from diffusion.schedules import OffsetCosineSchedule  # noqa: E402

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import reference
+from conftest import ON_TENSORFLOW
 
 from diffusion.schedules import SCHEDULES, CosineSchedule, LinearSchedule, OffsetCosineSchedule
 
@@ -11,6 +11,16 @@ from diffusion.schedules import SCHEDULES, CosineSchedule, LinearSchedule, Offse
 def rates(schedule, times):
     noise_rates, signal_rates = schedule(np.asarray(times, "float32"))
     return np.asarray(noise_rates), np.asarray(signal_rates)
+
+
+@pytest.fixture
+def reference():
+    """The chapter taken literally."""
+    if not ON_TENSORFLOW:
+        pytest.skip("the chapter is written in TensorFlow")
+    import reference
+
+    return reference
 
 
 @pytest.fixture(params=SCHEDULES)
@@ -40,7 +50,7 @@ def test_noise_only_grows_with_time(schedule):
     assert noise_rates[0] >= 0 and signal_rates[-1] > -1e-7 and noise_rates[-1] > 0.99
 
 
-def test_linear_schedule_agrees_with_the_cumulative_product():
+def test_linear_schedule_agrees_with_the_cumulative_product(reference):
     times = np.arange(1000) / 1000
     noise_variances, signal_variances = reference.linear_diffusion_schedule(times)
     noise_rates, signal_rates = rates(LinearSchedule(), times)
@@ -54,7 +64,7 @@ def test_a_linear_schedule_of_large_rates_agrees_with_its_product_too():
     np.testing.assert_allclose(signal_rates**2, np.cumprod(1 - betas), rtol=1e-4)
 
 
-def test_cosine_schedule_is_a_quarter_turn():
+def test_cosine_schedule_is_a_quarter_turn(reference):
     times = np.linspace(0, 1, 33)
     noise_rates, signal_rates = rates(CosineSchedule(), times)
     expected_noise_rates, expected_signal_rates = reference.cosine_diffusion_schedule(times)
@@ -62,7 +72,7 @@ def test_cosine_schedule_is_a_quarter_turn():
     np.testing.assert_allclose(signal_rates, expected_signal_rates, atol=1e-6)
 
 
-def test_offset_cosine_schedule_keeps_to_its_signal_rates():
+def test_offset_cosine_schedule_keeps_to_its_signal_rates(reference):
     times = np.linspace(0, 1, 33).astype("float32")
     noise_rates, signal_rates = rates(OffsetCosineSchedule(), times)
     np.testing.assert_allclose(signal_rates[[0, -1]], [0.95, 0.02], atol=1e-6)

@@ -8,7 +8,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, needs_tensorboard
 from PIL import Image
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir() if path.name != "command.py")
@@ -92,6 +92,7 @@ def test_a_mistake_is_named_in_one_line_and_ends_with_status_2(arguments, words,
     assert not list(tmp_path.iterdir())
 
 
+@needs_tensorboard
 def test_tensorboard_shows_a_run(trained):
     with subprocess.Popen(
         ["bash", ROOT / "scripts" / "tensorboard.sh", trained.folder, "--port", "0"],

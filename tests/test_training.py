@@ -12,7 +12,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, needs_tensorboard
 from PIL import Image
 
 from diffusion.callbacks import TrainingError
@@ -112,6 +112,7 @@ def test_a_finished_run_is_only_loaded(straight):
     assert (straight / "model.keras").stat().st_mtime_ns == before
 
 
+@needs_tensorboard
 def test_tensorboard_gets_losses(straight):
     events = b"".join(p.read_bytes() for p in (straight / "logs").rglob("events*"))
     assert b"epoch_loss" in events

@@ -84,9 +84,12 @@ class DiffusionModel(keras.Model):
 
     def draw(self, shape):
         """Draw what a training step needs: noises of `shape`, and times (B, 1, 1, 1) in [0, 1)."""
-        noises = keras.random.normal(shape, seed=self.seed_generator)
-        diffusion_times = keras.random.uniform((shape[0], 1, 1, 1), seed=self.seed_generator)
-        return noises, diffusion_times
+        replica, replicas = replica_of_tensorflow()
+        mine = slice(replica * shape[0], (replica + 1) * shape[0])
+        noises = keras.random.normal((replicas * shape[0], *shape[1:]), seed=self.seed_generator)
+        times_shape = (replicas * shape[0], 1, 1, 1)
+        diffusion_times = keras.random.uniform(times_shape, seed=self.seed_generator)
+        return noises[mine], diffusion_times[mine]
 
     def denoise(self, noisy_images, noise_rates, signal_rates, training=False):
         """Predict the noise in noisy images, and the images without it.
@@ -250,6 +253,21 @@ def compiled(network, jit_compile=False):
             list(inputs),
         )
     return lambda *inputs: network(list(inputs), training=False)
+
+
+def replica_of_tensorflow():
+    """Which replica of how many computes this, under a `tf.distribute` strategy; else 0 and 1.
+
+    All replicas draw the same random numbers: each draws those of the joint batch, and takes its
+    own. (JAX sees to this by itself.)
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()  # None outside of a step
+        if context is not None and context.num_replicas_in_sync > 1:
+            return context.replica_id_in_sync_group, context.num_replicas_in_sync
+    return 0, 1
 
 
 def scale_pixels(images):

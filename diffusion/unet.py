@@ -62,8 +62,15 @@ class FusedBatchNormalization(layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        mean, variance = self.moving_mean.value, self.moving_variance.value
         learning = bool(training and self.trainable)
+        context = tf.distribute.get_replica_context()  # None outside of a step
+        if learning and context is not None and context.num_replicas_in_sync > 1:
+            self.synchronized = True  # the statistics of the joint batch, as on one device
+            try:
+                return super().call(inputs, training=training, mask=mask)
+            finally:
+                self.synchronized = False
+        mean, variance = self.moving_mean.value, self.moving_variance.value
         outputs, batch_mean, batch_variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,
             scale=tf.ones_like(mean),

@@ -8,12 +8,12 @@ from conftest import ON_TENSORFLOW
 if not ON_TENSORFLOW:
     pytest.skip("the chapter is written in TensorFlow", allow_module_level=True)
 
-import reference  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import reference
+import tensorflow as tf
 
-from diffusion.model import DiffusionModel  # noqa: E402
-from diffusion.schedules import OffsetCosineSchedule  # noqa: E402
-from diffusion.unet import build_unet  # noqa: E402
+from diffusion.model import DiffusionModel
+from diffusion.schedules import OffsetCosineSchedule
+from diffusion.unet import build_unet
 
 SIZE, BATCH = 16, 4
 

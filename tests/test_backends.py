@@ -20,12 +20,6 @@ THERE = {"tensorflow": "jax", "jax": "tensorflow"}.get(HERE)
 if THERE is None or importlib.util.find_spec(THERE) is None:
     pytest.skip(f"needs {THERE or 'one of the two'} beside {HERE}", allow_module_level=True)
 
-OTHER = {
-    "KERAS_BACKEND": THERE,
-    "PYTHONPATH": str(ROOT),
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiling is most of what JAX does here
-}
-
 # Each from start to end; then the last step by each, from what the other has saved before it.
 PAIRS = [("here", "there"), ("here", "here-from-there"), ("there", "there-from-here")]
 
@@ -40,7 +34,7 @@ def seen(tmp_path_factory):
         [sys.executable, ROOT / "tests" / "parity.py", folder],
         capture_output=True,
         text=True,
-        env={**os.environ, **OTHER},
+        env={**os.environ, "KERAS_BACKEND": THERE, "PYTHONPATH": str(ROOT)},
     )
     assert finished.returncode == 0, finished.stderr
     for name in ("there", "there-from-here"):

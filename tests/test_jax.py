@@ -71,8 +71,7 @@ def run(folder, *command):
     ours = {
         "KERAS_BACKEND": "jax",
         "PYTHONPATH": os.pathsep.join([str(stand_in.parent), str(ROOT)]),
-        # Most of the time here is compiling: less thoroughly, and each thing only once.
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        # Each thing is compiled only once.
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }

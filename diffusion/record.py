@@ -34,6 +34,12 @@ def new_record(config, flowers):
     }
 
 
+def loss_name(model):
+    """The Keras name of the loss that a model was compiled with, however it was given."""
+    loss = keras.losses.get(model.loss)
+    return getattr(loss, "name", None) or getattr(loss, "__name__", None) or str(loss)
+
+
 def steps_taken(model):
     """How many training steps a compiled model has taken in all: its optimizer counts them."""
     # int() alone does not take what a variable is under a distribution strategy.

@@ -21,7 +21,7 @@ from diffusion.callbacks import Checkpoint, LossCurve, SampleGrid, StopInGoodOrd
 from diffusion.files import alone_in
 from diffusion.model import DiffusionModel
 from diffusion.precision import accelerators, choose_precision
-from diffusion.record import new_record, read_record, steps_taken
+from diffusion.record import loss_name, new_record, read_record, steps_taken
 from diffusion.schedules import SCHEDULES
 from diffusion.unet import build_unet
 
@@ -177,6 +177,7 @@ def train(
             model = model or build(config, total_steps, first_size)
             model.adapt(flowers.images)
 
+    record["loss"] = loss_name(model)
     stop = StopInGoodOrder(path, max_steps)
     extra = [*_keeping(folder, path, record_path, record, tensorboard), stop, *callbacks]
     if sample_every:

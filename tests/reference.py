@@ -109,7 +109,7 @@ class Reference:
         self.optimizer.apply_gradients(zip(gradients, self.network.trainable_weights, strict=True))
         for weight, ema_weight in zip(self.network.weights, self.ema_network.weights, strict=True):
             ema_weight.assign(0.999 * ema_weight + (1 - 0.999) * weight)
-        return float(noise_loss)
+        return noise_loss
 
     def reverse_diffusion(self, initial_noise, diffusion_steps):
         step_size = 1.0 / diffusion_steps

@@ -85,7 +85,9 @@ def read_curve(path, steps_per_epoch=None):
             f"no losses.csv, run.json or TensorBoard log in {path}: name a run's folder, such as "
             "models/quick-painted"
         )
-    return Curve(folder.name, _read_events(folder, steps_per_epoch), {})
+    names = reversed(folder.resolve().parts)
+    name = next(name for name in names if name not in ("logs", "steps", "train"))
+    return Curve(name, _read_events(folder, steps_per_epoch), {})
 
 
 def _read_run(folder):

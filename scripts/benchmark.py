@@ -44,15 +44,15 @@ def parse_arguments():
 
 def check(arguments):
     """Refuse, before minutes of measuring, what could only fail after them."""
-    if arguments.rounds < 1:
-        command.fail(f"--rounds must be 1 or more, got {arguments.rounds}")
-    check_outputs(arguments)
+    check_measuring(arguments)
     if arguments.data_dir and not Path(arguments.data_dir).is_dir():
         command.fail(f"--data-dir {arguments.data_dir}: no such folder; name one of pictures")
 
 
-def check_outputs(arguments):
-    """Refuse what --json and --plot cannot be written to."""
+def check_measuring(arguments):
+    """Refuse --rounds that measure nothing, and --json and --plot that cannot be written."""
+    if arguments.rounds < 1:
+        command.fail(f"--rounds must be 1 or more, got {arguments.rounds}")
     if arguments.plot and arguments.plot.suffix not in (".png", ".svg", ".pdf"):
         command.fail(f"--plot {arguments.plot}: name a .png, .svg or .pdf file")
     for option in ("json", "plot"):

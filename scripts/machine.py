@@ -40,6 +40,19 @@ def peak_memory(*arguments):
     return peak, output
 
 
+def device_memory():
+    """Return the most bytes that this process has held on its first accelerator; None without."""
+    if not accelerators():
+        return None
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+    import tensorflow as tf
+
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
 def describe(precision):
     """Say what this runs on: a dictionary of short texts and numbers, for reports."""
     backend = keras.backend.backend()

@@ -30,11 +30,11 @@ class Setting:
     few: int = 10  # pictures drawn at once
     many: int = 256  # the same, for throughput
     steps: int = 20  # of the sampler
-    many_steps: int = 2  # of those, how many are measured for `many`; the cost is linear in them
+    many_steps: int = 1  # of those, how many are measured for `many`; the cost is linear in them
     pictures: int = 200  # files that the input pipeline reads
     picture_size: tuple = (500, 667)  # width and height of the painted ones, as Oxford's
     rows: int = 8189  # pictures that the cached array holds: more than a processor's cache
-    memory_steps: int = 6  # training steps of the processes whose memory is measured
+    memory_steps: int = 4  # training steps of the processes whose memory is measured
     seconds: float = 3.0  # that a case takes at least, in each round, if one unit takes less
 
 

@@ -123,6 +123,9 @@ def test_without_tensorflow_ours_alone_is_measured_and_the_reason_given(tmp_path
         (["benchmark.py", "--data-dir", "no/such/folder"], "no/such/folder"),
         (["benchmark.py", "--plot", "ratios.txt"], "ratios.txt"),
         (["benchmark.py", "--json", "."], "is a folder"),
+        (["cost_growth.py", "--rounds", "0"], "--rounds must be 1 or more, got 0"),
+        (["cost_growth.py", "--only", "height"], "'height'"),
+        (["cost_growth.py", "--plot", "growth"], "--plot growth"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(arguments, words):
@@ -184,3 +187,45 @@ def test_the_chapters_pipeline_serves_what_is_counted(tmp_path):
     assert sum(len(batch) for batch in served) == count == 48
     assert served[0].shape == (config.batch_size, config.image_size, config.image_size, 3)
     assert 0 <= np.min(served) < 0.3 and 0.5 < np.max(served) <= 1
+
+
+def test_the_growth_of_cost_is_measured_point_by_point(tmp_path):
+    outputs = ["--json", tmp_path / "g.json", "--plot", tmp_path / "g.png"]
+    finished = run("cost_growth.py", "--quick", "--rounds", 2, "--only", "batch", *outputs)
+    assert finished.returncode == 0, finished.stderr
+    report = strict((tmp_path / "g.json").read_text())
+    points = report["sweeps"]["batch"]
+    assert [(point["value"], point["pictures"]) for point in points] == [(4, 4), (8, 8)]
+    for point in points:
+        assert 0 < point["least"] <= point["seconds"] <= point["most"]
+        assert 100e6 < report["nothing"] < point["peak_bytes"] < 10e9
+    assert finished.stdout.count("batch size (pictures)") == 2
+    assert np.asarray(Image.open(tmp_path / "g.png").convert("L")).std() > 10
+
+
+def test_each_sweep_varies_one_number_of_the_book_preset():
+    import growth
+
+    from diffusion.config import get_preset
+
+    book = measures.dataclasses.asdict(get_preset("book"))
+    fields = {"batch": "batch_size", "size": "image_size", "width": "widths"}
+    for name, field in fields.items():
+        for value in growth.SWEEPS[name].values:
+            changes = growth.point_of(name, value)["changes"]
+            config = get_preset(changes.pop("preset"), **changes)
+            other = measures.dataclasses.asdict(config)
+            differing = {key for key in book if list_of(book[key]) != list_of(other[key])}
+            assert differing <= {field}
+            if name == "width":
+                assert np.allclose(other["widths"], np.multiply(book["widths"], value))
+            else:
+                assert other[field] == value
+    for name, (drawn, steps) in {"steps": (10, 50), "drawn": (50, 5)}.items():
+        point = growth.point_of(name, 50)
+        assert (point["drawn"], point["steps"]) == (drawn, steps)
+        assert point["changes"] == {"preset": "book"}
+
+
+def list_of(value):
+    return list(value) if isinstance(value, tuple) else value

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion.backend import compiled, replica
 from diffusion.samplers import ddim
 
 
@@ -84,8 +85,8 @@ class DiffusionModel(keras.Model):
 
     def draw(self, shape):
         """Draw what a training step needs: noises of `shape`, and times (B, 1, 1, 1) in [0, 1)."""
-        replica, replicas = replica_of_tensorflow()
-        mine = slice(replica * shape[0], (replica + 1) * shape[0])
+        number, replicas = replica()
+        mine = slice(number * shape[0], (number + 1) * shape[0])
         noises = keras.random.normal((replicas * shape[0], *shape[1:]), seed=self.seed_generator)
         times_shape = (replicas * shape[0], 1, 1, 1)
         diffusion_times = keras.random.uniform(times_shape, seed=self.seed_generator)
@@ -221,53 +222,6 @@ class DiffusionModel(keras.Model):
 
     def load_own_variables(self, store):
         self.seed_generator.state.assign(store["seed_generator_state"])
-
-
-def compiled(network, jit_compile=False):
-    """Return `network`, not training, as a compiled function of its two inputs.
-
-    It is compiled at its first call and then serves every sampler, every number of steps, and
-    on TensorFlow every batch size (on JAX it is compiled once for each). It always uses the
-    network's weights of the moment. jit_compile: have TensorFlow use XLA.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        signature = [tf.TensorSpec(shape, "float32") for shape in network.input_shape]
-        return tf.function(
-            lambda *inputs: network(list(inputs), training=False),
-            input_signature=signature,
-            jit_compile=jit_compile,
-        )
-    if keras.backend.backend() == "jax":
-        import jax
-
-        # JAX would take the weights for constants, were they not handed over at each call.
-        def call(weights, state, inputs):
-            return network.stateless_call(weights, state, inputs, training=False)[0]
-
-        jitted = jax.jit(call)
-        return lambda *inputs: jitted(
-            [weight.value for weight in network.trainable_variables],
-            [weight.value for weight in network.non_trainable_variables],
-            list(inputs),
-        )
-    return lambda *inputs: network(list(inputs), training=False)
-
-
-def replica_of_tensorflow():
-    """Which replica of how many computes this, under a `tf.distribute` strategy; else 0 and 1.
-
-    All replicas draw the same random numbers: each draws those of the joint batch, and takes its
-    own. (JAX sees to this by itself.)
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        context = tf.distribute.get_replica_context()  # None outside of a step
-        if context is not None and context.num_replicas_in_sync > 1:
-            return context.replica_id_in_sync_group, context.num_replicas_in_sync
-    return 0, 1
 
 
 def scale_pixels(images):

@@ -16,11 +16,12 @@ from pathlib import Path
 import keras
 
 from diffusion import distribution
+from diffusion.backend import compile_with_xla
 from diffusion.batches import Batches, EpochFromFit
 from diffusion.callbacks import Checkpoint, LossCurve, SampleGrid, StopInGoodOrder
 from diffusion.files import alone_in
 from diffusion.model import DiffusionModel
-from diffusion.precision import accelerators, choose_precision
+from diffusion.precision import choose_precision
 from diffusion.record import loss_name, new_record, read_record, steps_taken
 from diffusion.schedules import SCHEDULES
 from diffusion.unet import build_unet
@@ -86,7 +87,7 @@ def build(config, total_steps, image_size=None):
     model.compile(
         optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay),
         loss="mean_absolute_error",
-        jit_compile=_compile_with_xla(),
+        jit_compile=compile_with_xla(),
     )
     return model
 
@@ -108,7 +109,7 @@ def load_model(path):
         raise ValueError(f"{file} is not a model this library can load: {first_line}") from error
     if not isinstance(model, DiffusionModel):
         raise ValueError(f"{file} holds a {type(model).__name__}, not a DiffusionModel")
-    model.jit_compile = _compile_with_xla()
+    model.jit_compile = compile_with_xla()
     return model
 
 
@@ -276,8 +277,3 @@ def _steps_per_epoch(config, flowers):
             f"{config.batch_size}: add pictures, or lower batch_size"
         )
     return steps
-
-
-def _compile_with_xla():
-    """XLA speeds a GPU up and, in TensorFlow, halves the speed of a CPU."""
-    return "auto" if accelerators() or keras.backend.backend() != "tensorflow" else False

@@ -11,6 +11,8 @@ import math
 import keras
 from keras import layers, ops
 
+from diffusion.backend import replica
+
 
 @keras.saving.register_keras_serializable(package="diffusion")
 class SinusoidalEmbedding(layers.Layer):
@@ -63,8 +65,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
         import tensorflow as tf
 
         learning = bool(training and self.trainable)
-        context = tf.distribute.get_replica_context()  # None outside of a step
-        if learning and context is not None and context.num_replicas_in_sync > 1:
+        if learning and replica()[1] > 1:
             self.synchronized = True  # the statistics of the joint batch, as on one device
             try:
                 return super().call(inputs, training=training, mask=mask)

@@ -117,6 +117,7 @@ def run(arguments, config):
 
     from diffusion.data import load_flowers
     from diffusion.distribution import is_first
+    from diffusion.precision import choose_precision
     from diffusion.training import default_folder, train
 
     flowers = load_flowers(
@@ -128,7 +129,9 @@ def run(arguments, config):
         progress=sys.stderr.isatty(),
     )
     folder = arguments.output or default_folder(config, flowers)
-    print(f"preset {config.name} on {flowers.description}; model and samples in {folder}")
+    precision = choose_precision(config.precision)
+    print(f"preset {config.name} on {flowers.description}; network in {precision}")
+    print(f"model and samples in {folder}")
     trained = train(
         config,
         flowers,

@@ -19,10 +19,18 @@ def parse_arguments():
     add("--num-images", type=int, default=10, help="how many pictures (default: %(default)s)")
     add("--steps", type=int, default=20, help="steps of the sampler (default: %(default)s)")
     add(
+        "--sampler",
+        default="ddim",
+        metavar="NAME",
+        help="ddim, ddpm, heun, adams_bashforth, dpm_solver or dpm_solver_sde; dpm_solver needs "
+        "the fewest steps, 10 say (default: %(default)s, the chapter's)",
+    )
+    add(
         "--eta",
         type=float,
         default=0.0,
-        help="fresh noise in each step, from 0 (DDIM, none) to 1 (as DDPM) (default: %(default)s)",
+        help="with ddim: fresh noise in each step, from 0 (none) to 1 (as much as ddpm) "
+        "(default: %(default)s)",
     )
     add("--seed", type=int, default=0, help="the same seed draws the same (default: %(default)s)")
     add(
@@ -56,6 +64,8 @@ def check(arguments):
             command.fail(f"--{name.replace('_', '-')} must be {least} or more, got {value}")
     if not 0 <= arguments.eta <= 1:
         command.fail(f"--eta must be between 0 and 1, got {arguments.eta}")
+    if arguments.eta and arguments.sampler != "ddim":
+        command.fail(f"--eta {arguments.eta} goes with --sampler ddim, not {arguments.sampler}")
 
 
 def main():
@@ -66,8 +76,13 @@ def main():
 
     from diffusion.files import save_grid
     from diffusion.latents import initial_noise, walks
+    from diffusion.samplers import SAMPLERS
     from diffusion.shipping import SHIPPED, load_for_drawing
 
+    if arguments.sampler not in SAMPLERS:
+        choices = ", ".join(SAMPLERS)
+        command.fail(f"no sampler {arguments.sampler!r}: choose one of {choices}")
+    options = {"eta": arguments.eta} if arguments.eta else {}
     path = arguments.model or SHIPPED
     model = load_for_drawing(path)
     columns = None
@@ -79,12 +94,16 @@ def main():
         images = model.generate(
             initial_noise=noise,
             diffusion_steps=arguments.steps,
-            eta=arguments.eta,
             seed=arguments.seed,
+            sampler=SAMPLERS[arguments.sampler],
             on_step=lambda *_: bar.update(),
+            **options,
         )
     save_grid(arguments.output, images, columns, scale=max(1, 128 // model.image_size))
-    print(f"{len(images)} pictures by {path}, {arguments.steps} steps: {arguments.output}")
+    print(
+        f"{len(images)} pictures by {path}, {arguments.steps} steps of "
+        f"{arguments.sampler}: {arguments.output}"
+    )
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def as_text(report, markdown=False):
             *lines,
             "",
             machine_line(report["machine"]),
-            f"Preset {report['preset']}; medians of {report['rounds']} rounds. A process that "
+            f"Preset {report['preset']}; medians, rounds: {report['rounds']}. A process that "
             f"builds the model and does nothing holds {nothing:.2f} GB.",
         ]
     )

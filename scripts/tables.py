@@ -20,7 +20,7 @@ def as_text(report, markdown=False):
             for row in cells
         ]
     about = (
-        f"Preset {report['preset']}; medians of {report['rounds']} rounds (least to most), "
+        f"Preset {report['preset']}; medians (least to most), rounds: {report['rounds']}, "
         f"{report['seconds']:.0f} s in all."
     )
     said = [machine_line(report["machine"]), about, *report["notes"]]

@@ -53,21 +53,22 @@ def ddim(denoise, schedule, noise, steps=20, eta=0.0, seed=None, on_step=None):
 
     noisy_images = ops.convert_to_tensor(noise, "float32")
     ones = ops.ones((ops.shape(noisy_images)[0], 1, 1, 1))
-    times = np.array([1 - step / steps for step in range(steps + 1)], "float32")
-    noise_rates, signal_rates = (ops.convert_to_numpy(rates).tolist() for rates in schedule(times))
     for step in range(steps):
-        rates = ones * noise_rates[step], ones * signal_rates[step]
-        pred_noises, pred_images = denoise(noisy_images, *rates)
+        noise_rates, signal_rates = schedule(ones * (1 - step / steps))
+        next_noise_rates, next_signal_rates = schedule(ones * (1 - (step + 1) / steps))
+        pred_noises, pred_images = denoise(noisy_images, noise_rates, signal_rates)
         if on_step is not None:
             on_step(step, noisy_images, pred_noises, pred_images)
         # Of the noise that is left after this step, sigma is drawn anew and the rest points back.
-        lost_signal = max(0.0, 1 - (signal_rates[step] / signal_rates[step + 1]) ** 2) ** 0.5
-        sigma = eta * noise_rates[step + 1] / noise_rates[step] * lost_signal
-        kept_noise_rate = max(0.0, noise_rates[step + 1] ** 2 - sigma**2) ** 0.5
-        noisy_images = signal_rates[step + 1] * pred_images + kept_noise_rate * pred_noises
         if eta > 0:
+            lost_signal = ops.sqrt(1 - (signal_rates / next_signal_rates) ** 2)
+            sigmas = eta * next_noise_rates / noise_rates * lost_signal
+            kept_noise_rates = ops.sqrt(next_noise_rates**2 - sigmas**2)
+            noisy_images = next_signal_rates * pred_images + kept_noise_rates * pred_noises
             fresh_noises = keras.random.normal(ops.shape(noisy_images), seed=seed)
-            noisy_images = noisy_images + sigma * fresh_noises
+            noisy_images = noisy_images + sigmas * fresh_noises
+        else:
+            noisy_images = next_signal_rates * pred_images + next_noise_rates * pred_noises
     return pred_images
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from diffusion import distribution
-from diffusion.curves import Part, read_losses, write_losses
+from diffusion.curves import EVERY, Part, read_losses, write_losses
 from diffusion.files import grid, save_grid, write_json, written_whole
 from diffusion.record import steps_taken
 
@@ -66,7 +66,7 @@ class LossCurve(keras.callbacks.Callback):
     to TensorBoard there as well, as "loss" (which needs the tensorboard package).
     """
 
-    def __init__(self, path, every=25, log_dir=None):
+    def __init__(self, path, every=EVERY, log_dir=None):
         super().__init__()
         self.path, self.every, self.log_dir = path, every, log_dir
         self._events = None

@@ -121,10 +121,9 @@ def check_jupyter(root):
 @check("CPU")
 def check_cpu():
     """How many cores, and in which number format are they fast?"""
-    from diffusion.precision import BFLOAT16_FLAGS, cpu_flags
+    from diffusion.precision import BFLOAT16_FLAGS, cpu_cores, cpu_flags
 
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    cores = cpu_cores()
     flags = sorted(BFLOAT16_FLAGS & cpu_flags())
     speed = f"bfloat16 is fast here ({', '.join(flags)})" if flags else "float32 is fastest here"
     return OK, f"{cores} core{'s' if cores > 1 else ''}; {speed}"

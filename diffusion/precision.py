@@ -1,5 +1,6 @@
 """Which number format the network computes in: what the machine is fast at."""
 
+import os
 from pathlib import Path
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
@@ -62,8 +63,21 @@ def cpu_has_bfloat16():
 
 def cpu_flags():
     """Return the processor's features by the names of /proc/cpuinfo; none where it is absent."""
+    return set(cpu_info().get("flags", "").split())
+
+
+def cpu_info():
+    """Return what /proc/cpuinfo says of the first processor: name -> text; {} where it is absent."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
-        return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def cpu_cores():
+    """Return how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -2,21 +2,19 @@
 
 import dataclasses
 import json
-import os
 import platform
 import sys
 
 import keras
 
-from diffusion.precision import accelerators, choose_precision
+from diffusion.precision import accelerators, choose_precision, cpu_cores
 
 
 def machine():
     """Name what this trains on: the accelerators, or the number of CPU cores."""
     if found := accelerators():
         return ", ".join(found)
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{count} CPU cores"
+    return f"{cpu_cores()} CPU cores"
 
 
 def new_record(config, flowers):

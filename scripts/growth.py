@@ -12,7 +12,7 @@ import sys
 import utils
 import machine
 import measures
-from tables import machine_line, number
+from tables import laid_out, machine_line, number
 
 from diffusion.files import written_whole
 
@@ -117,15 +117,10 @@ def as_text(report, markdown=False):
                     f"{point['peak_bytes'] / 1e9:.2f}",
                 )
             )
-    if markdown:
-        lines = ["| " + " | ".join(row) + " |" for row in cells]
-        lines.insert(1, "| --- " * len(head) + "|")
-    else:
-        lines = ["  ".join(f"{cell:<26}" for cell in row).rstrip() for row in cells]
     nothing = report["nothing"] / 1e9
     return "\n".join(
         [
-            *lines,
+            *laid_out(cells, markdown),
             "",
             machine_line(report["machine"]),
             f"Preset {report['preset']}; medians, rounds: {report['rounds']}. A process that "

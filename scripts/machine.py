@@ -1,7 +1,6 @@
 """What a benchmark asks of the machine: its name, and how much memory a process took."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from diffusion.precision import accelerators, choose_precision, cpu_flags
+from diffusion.precision import accelerators, choose_precision, cpu_cores, cpu_flags, cpu_info
 
 # A small process starts the one to be measured: the system counts a child's memory from its
 # parent's size on, and the benchmark itself is large.
@@ -58,21 +57,12 @@ def describe(precision):
     backend = keras.backend.backend()
     versions = [f"Python {platform.python_version()}", f"Keras {keras.__version__}"]
     versions.append(f"{backend} {sys.modules[backend].__version__}")
-    has_affinity = hasattr(os, "sched_getaffinity")
-    told = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
     return {
-        "processor": told[0].split(":", 1)[1].strip() if told else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count(),
+        "processor": cpu_info().get("model name") or platform.processor(),
+        "cores": cpu_cores(),
         "flags": [flag for flag in wanted if flag in cpu_flags()],
         "accelerators": list(accelerators()),
         "precision": choose_precision(precision),
         "versions": versions,
     }
-
-
-def _lines(path):
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []

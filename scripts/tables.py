@@ -10,15 +10,7 @@ HEAD = ("what", "unit", "reference", "ours", "ratio", "target", "met")
 def as_text(report, markdown=False):
     """Lay a report out: a table, a line on the machine, a line on the run, and the notes."""
     cells = [HEAD, *(row_cells(row) for row in report["rows"])]
-    if markdown:
-        lines = ["| " + " | ".join(row) + " |" for row in cells]
-        lines.insert(1, "| --- " * len(HEAD) + "|")
-    else:
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ]
+    lines = laid_out(cells, markdown)
     about = (
         f"Preset {report['preset']}; medians (least to most), rounds: {report['rounds']}, "
         f"{report['seconds']:.0f} s in all."
@@ -26,6 +18,18 @@ def as_text(report, markdown=False):
     said = [machine_line(report["machine"]), about, *report["notes"]]
     bullets = [f"- {line}" for line in said] if markdown else said
     return "\n".join([*lines, "", *bullets])
+
+
+def laid_out(cells, markdown=False):
+    """Lay rows of texts out in columns, the first row being their heads; return the lines."""
+    if markdown:
+        head, *rows = ["| " + " | ".join(row) + " |" for row in cells]
+        return [head, "| --- " * len(cells[0]) + "|", *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
 
 
 def machine_line(machine):

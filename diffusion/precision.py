@@ -67,7 +67,7 @@ def cpu_flags():
 
 
 def cpu_info():
-    """Return what /proc/cpuinfo says of the first processor: name -> text; {} where it is absent."""
+    """Return what /proc/cpuinfo says of the first processor, name -> text; {} without it."""
     try:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from diffusion.backend import compiled, replica
-from diffusion.samplers import ddim
+from diffusion.samplers import ddim, thresholded
 
 
 @keras.saving.register_keras_serializable(package="diffusion")
@@ -163,12 +163,24 @@ class DiffusionModel(keras.Model):
         for weight, average in zip(self.network.weights, self.ema_network.weights, strict=True):
             average.assign(kept * average + (1 - kept) * weight)
 
-    def reverse_diffusion(self, initial_noise, diffusion_steps=20, sampler=ddim, **options):
+    def reverse_diffusion(
+        self, initial_noise, diffusion_steps=20, sampler=ddim, threshold=None, **options
+    ):
         """Take the noise away, step by step: normalised images from noise (B, S, S, 3).
 
-        sampler: any function of `samplers`' one shape; options go to it. Listing 8-11.
+        sampler: any function of `samplers`' one shape; options go to it.
+        threshold: keep predicted images to the range of pictures, but for this share of their
+            pixels, in (0, 1]; see `samplers.thresholded`. None leaves them as they are.
+        Listing 8-11.
         """
-        return sampler(self.denoise, self.schedule, initial_noise, diffusion_steps, **options)
+        denoise = self.denoise
+        if threshold is not None:
+            black, white = (
+                (level - self.normalizer.mean) / ops.sqrt(self.normalizer.variance)
+                for level in (0.0, 1.0)
+            )
+            denoise = thresholded(denoise, black, white, threshold)
+        return sampler(denoise, self.schedule, initial_noise, diffusion_steps, **options)
 
     def generate(
         self,
@@ -185,7 +197,8 @@ class DiffusionModel(keras.Model):
         initial_noise: where to start, (B, S, S, 3); or leave it out, and `seed` draws it.
         seed: an int draws the same pictures every time; None others each time. It goes to the
             sampler too, if that takes one.
-        sampler, options: a function of `samplers`' one shape, and what it takes (`eta`, ...).
+        sampler, options: a function of `samplers`' one shape, and what it takes (`eta`, ...), or
+            `threshold` of `reverse_diffusion`.
         Listing 8-12.
         Raises ValueError unless one of num_images and initial_noise is given.
         """

@@ -6,15 +6,9 @@ are normalised, `(B, S, S, 3)`; `steps` is how often the network is asked, whate
 Write your own and pass it to `DiffusionModel.generate`; put it in `SAMPLERS`, under a name of its
 own.
 
-All but `ddim` follow one equation. A noisy image is `signal x_0 + noise eps`, and the two rates are
-the cosine and the sine of an angle phi. With the `x_0` and `eps` that the network predicts for the
-image it is shown, the image moves, as the angle falls, along
-
-    dx / dphi = cos(phi) eps - sin(phi) x_0,
-
-the probability flow (Song et al. 2021, arXiv:2011.13456, eq. 13) written in the angle (Salimans and
-Ho 2022, arXiv:2202.00512, appendix D): an ordinary differential equation, for which there are
-solvers. Come to time 0, they return the image that the network predicts there.
+`ddim` and `ancestral` step from rate to rate of the schedule. The others are solvers of the flow
+from noise to picture, an ordinary differential equation (see `flow`). Come to time 0, they return
+the image that the network predicts there.
 """
 
 import functools
@@ -24,7 +18,9 @@ import keras
 import numpy as np
 from keras import ops
 
-SPACINGS = ("log_snr", "time")
+from diffusion.flow import Flow, angles_at, grid, integration_weights, runge_kutta
+
+VARIANCES = ("small", "large")
 
 
 def ddim(denoise, schedule, noise, steps=20, eta=0.0, seed=None, on_step=None):
@@ -72,6 +68,36 @@ def ddim(denoise, schedule, noise, steps=20, eta=0.0, seed=None, on_step=None):
     return pred_images
 
 
+def ancestral(denoise, schedule, noise, steps=20, variance="small", seed=None, on_step=None):
+    """Sample as DDPM does: go back along the Markov chain, with fresh noise at each step.
+
+    Each step draws from a Gaussian about the mean of q(x_{t-1} | x_t, x_0), with the predicted
+    image for x_0. The chain is that of the schedule's rates at times 1, 1 - 1/steps, ..., 0.
+    variance: "small" is that of q(x_{t-1} | x_t, x_0) (the same as `ddim` with eta 1), right for
+        data of one picture; "large" is beta_t, of the step forward, right for data that are noise.
+    The rest, and the result, is as in `ddim`.
+    Ho et al. 2020 (arXiv:2006.11239), algorithm 2, eq. 7 and section 3.2.
+    Raises ValueError for another variance, or steps below 1.
+    """
+    if variance not in VARIANCES:
+        raise ValueError(f"no variance {variance!r}: choose one of {', '.join(VARIANCES)}")
+    steps, seed = _whole_steps(steps), _fresh(seed)
+    angles = angles_at(schedule, np.linspace(1, 0, steps + 1))
+    flow = Flow(denoise, noise, on_step)
+    for here, there in itertools.pairwise(angles):
+        pred_images = flow.look(here)[1]
+        # beta = 1 - alpha = 1 - cos^2(here) / cos^2(there), so that no digits are lost
+        beta = np.sin(here + there) * np.sin(here - there) / np.cos(there) ** 2
+        shrunk = np.sin(there) ** 2 / np.sin(here) ** 2  # (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)
+        image_share = np.cos(there) * beta / np.sin(here) ** 2
+        noisy_share = np.sqrt(1 - beta) * shrunk
+        means = float(image_share) * pred_images + float(noisy_share) * flow.images
+        deviation = np.sqrt(beta * shrunk if variance == "small" else beta)
+        fresh_noises = keras.random.normal(ops.shape(means), seed=seed)
+        flow.images = means + float(deviation) * fresh_noises
+    return pred_images
+
+
 def heun(denoise, schedule, noise, steps=20, spacing="log_snr", on_step=None):
     """Follow the flow by Heun's method, of second order: go, look at the slope there, correct.
 
@@ -80,10 +106,10 @@ def heun(denoise, schedule, noise, steps=20, spacing="log_snr", on_step=None):
     Karras et al. 2022 (arXiv:2206.00364), algorithm 1 without its noise, here in the angle.
     """
     angles = grid(schedule, (_whole_steps(steps) - 1) // 2 + 1, spacing)
-    flow = _Flow(denoise, noise, on_step)
+    flow = Flow(denoise, noise, on_step)
     for here, there in itertools.pairwise(angles):
         first = flow.slope(here)
-        flow.images = flow.images + _runge_kutta(flow, first, here, there, order=2)
+        flow.images = flow.images + runge_kutta(flow, first, here, there, order=2)
     return flow.pictures(angles[-1])
 
 
@@ -105,14 +131,14 @@ def adams_bashforth(denoise, schedule, noise, steps=20, order=2, spacing="log_sn
     while more[order] and steps - 1 - more[order] < order:
         order -= 1
     angles = grid(schedule, steps - more[order], spacing)
-    flow, slopes = _Flow(denoise, noise, on_step), []
+    flow, slopes = Flow(denoise, noise, on_step), []
     for step, (here, there) in enumerate(itertools.pairwise(angles)):
         slopes = [flow.slope(here), *slopes][:order]
         if order > 2 and step < order - 2:
-            change = _runge_kutta(flow, slopes[0], here, there, order - 1)
+            change = runge_kutta(flow, slopes[0], here, there, order - 1)
         else:
             past = angles[step - np.arange(len(slopes))]
-            weights = _integration_weights(past, here, there)
+            weights = integration_weights(past, here, there)
             change = sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
         flow.images = flow.images + change
     return flow.pictures(angles[-1])
@@ -146,7 +172,7 @@ def dpm_solver(
     log_snrs = np.log(signal_rates / noise_rates)  # the paper's lambda
     if stochastic:
         seed = _fresh(seed)
-    flow, last = _Flow(denoise, noise, on_step), None
+    flow, last = Flow(denoise, noise, on_step), None
     for step, here in enumerate(angles[:-1]):
         pred_images = flow.look(here)[1]
         width = log_snrs[step + 1] - log_snrs[step]
@@ -168,69 +194,30 @@ def dpm_solver(
     return flow.pictures(angles[-1])
 
 
-def grid(schedule, count, spacing="log_snr"):
-    """Lay `count` angles from noise (time 1) to picture (time 0): float64, falling.
+def thresholded(denoise, low, high, percentile=0.995):
+    """Return a `denoise` whose predicted images keep to the range of pictures.
 
-    schedule: its rates at time 1 and 0 are the ends (where a rate is 0 there, 0.001 is taken).
-    spacing: "time" lays them evenly in diffusion time, "log_snr" evenly in log(signal / noise).
-    Raises ValueError for another spacing.
+    Dynamic thresholding: where more than 1 - `percentile` of a predicted image lies outside the
+    range, it is clipped to a range so much wider as to hold `percentile` of it, and shrunk to the
+    range of pictures; else it is only clipped. The predicted noise is made to fit.
+    low, high: what black and white are in normalised images; numbers, or one for each colour.
+    percentile: in (0, 1]; 1 shrinks and never clips.
+    Saharia et al. 2022 (arXiv:2205.11487), section 2.3.
+    Raises ValueError for another percentile.
     """
-    if spacing not in SPACINGS:
-        raise ValueError(f"no spacing {spacing!r}: choose one of {', '.join(SPACINGS)}")
-    times = np.linspace(1, 0, max(count, 2))
-    noise_rates, signal_rates = (
-        np.float64(ops.convert_to_numpy(rates)) for rates in schedule(times.astype("float32"))
-    )
-    angles = np.arctan2(np.maximum(noise_rates, 1e-3), np.maximum(signal_rates, 1e-3))
-    if spacing == "log_snr":
-        first, *_, last = np.log(np.tan(angles))
-        angles = np.arctan(np.exp(np.linspace(first, last, len(angles))))
-    return angles[:count]
+    if not 0 < percentile <= 1:
+        raise ValueError(f"threshold must be above 0 and at most 1, got {percentile}")
+    middle, reach = (low + high) / 2, (high - low) / 2
 
+    def thresholded_denoise(noisy_images, noise_rates, signal_rates):
+        _, pred_images = denoise(noisy_images, noise_rates, signal_rates)
+        pixels = (pred_images - middle) / reach  # in [-1, 1], but for what is too bright or dark
+        widths = ops.quantile(ops.abs(pixels), percentile, axis=(1, 2, 3), keepdims=True)
+        widths = ops.maximum(widths, 1.0)
+        pred_images = middle + reach * ops.clip(pixels, -widths, widths) / widths
+        return (noisy_images - signal_rates * pred_images) / noise_rates, pred_images
 
-class _Flow:
-    """The image on its way, and what the network says of it at an angle."""
-
-    def __init__(self, denoise, noise, on_step):
-        self.denoise, self.on_step, self.asked = denoise, on_step, 0
-        self.images = ops.convert_to_tensor(noise, "float32")
-        self.ones = ops.ones((ops.shape(self.images)[0], 1, 1, 1))
-
-    def look(self, angle, images=None):
-        """Ask for (pred_noises, pred_images) of the image, or of another in its place."""
-        images = self.images if images is None else images
-        rates = float(np.sin(angle)), float(np.cos(angle))
-        predictions = self.denoise(images, *(self.ones * rate for rate in rates))
-        if self.on_step is not None:
-            self.on_step(self.asked, images, *predictions)
-        self.asked += 1
-        return predictions
-
-    def slope(self, angle, images=None):
-        """The change of the image with the angle, dx / dphi."""
-        pred_noises, pred_images = self.look(angle, images)
-        return float(np.cos(angle)) * pred_noises - float(np.sin(angle)) * pred_images
-
-    def pictures(self, angle):
-        """The end: what the network takes the image for."""
-        return self.look(angle)[1]
-
-
-def _runge_kutta(flow, slope, here, there, order):
-    """The change over a step by Heun's second-order or Kutta's third-order method."""
-    width = float(there - here)
-    if order == 2:
-        return width / 2 * (slope + flow.slope(there, flow.images + width * slope))
-    middle = flow.slope((here + there) / 2, flow.images + width / 2 * slope)
-    end = flow.slope(there, flow.images + width * (2 * middle - slope))
-    return width / 6 * (slope + 4 * middle + end)
-
-
-def _integration_weights(nodes, start, end):
-    """Weights w so that sum(w f(nodes)) is the integral from start to end of the polynomial."""
-    width, powers = end - start, np.arange(len(nodes))
-    moments = width / (powers + 1)  # of ((x - start) / width) ** powers
-    return np.linalg.solve(((nodes - start) / width) ** powers[:, None], moments).tolist()
+    return thresholded_denoise
 
 
 def _whole_steps(steps):
@@ -250,7 +237,8 @@ def _fresh(seed):
 
 SAMPLERS = {
     "ddim": ddim,
-    "ddpm": functools.partial(ddim, eta=1.0),
+    "ddpm": ancestral,
+    "ddpm_large": functools.partial(ancestral, variance="large"),
     "heun": heun,
     "adams_bashforth": adams_bashforth,
     "dpm_solver": dpm_solver,

@@ -4,8 +4,17 @@ import keras
 import numpy as np
 import pytest
 
-from diffusion.samplers import SAMPLERS, SPACINGS, adams_bashforth, ddim, dpm_solver, grid, heun
-from diffusion.schedules import CosineSchedule, OffsetCosineSchedule
+from diffusion.flow import SPACINGS, grid
+from diffusion.samplers import (
+    SAMPLERS,
+    adams_bashforth,
+    ancestral,
+    ddim,
+    dpm_solver,
+    heun,
+    thresholded,
+)
+from diffusion.schedules import CosineSchedule, LinearSchedule, OffsetCosineSchedule
 
 MEAN, DEVIATION = 0.7, 0.4  # of the Gaussian data: every pixel by itself
 
@@ -235,3 +244,86 @@ def test_the_grid_goes_from_noise_to_picture_evenly_in_what_it_is_told(schedule)
     for angles in (by_time, by_log_snr):
         ends = [np.float64(schedule(np.float32(time))[0]) for time in (1, 0)]
         np.testing.assert_allclose(np.sin(angles[[0, -1]]), np.clip(ends, 1e-3, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", [OffsetCosineSchedule(), LinearSchedule()])
+def test_ancestral_sampling_of_the_small_variance_is_ddim_with_eta_one(schedule):
+    noise = standard_noise(50)
+    by_chain = np.asarray(ancestral(best_denoiser, schedule, noise, 12, seed=4))
+    by_ddim = np.asarray(ddim(best_denoiser, schedule, noise, 12, eta=1.0, seed=4))
+    np.testing.assert_allclose(by_chain, by_ddim, atol=2e-4)
+
+
+def test_the_two_variances_are_right_for_a_single_picture_and_for_noise():
+    """Ho et al. 2020, section 3.2: each is exact, in however few steps, for one kind of data."""
+
+    def knows_noise(noisy_images, noise_rates, signal_rates):  # data N(0, 1)
+        return noise_rates * noisy_images, signal_rates * noisy_images
+
+    def knows_zero(noisy_images, noise_rates, signal_rates):  # data 0, and nothing else
+        return noisy_images / noise_rates, 0 * noisy_images
+
+    schedule = OffsetCosineSchedule()
+    rates = np.asarray(schedule(1 - np.arange(5, dtype="float32") / 5)[0])
+    for variance, denoise, deviations in (
+        ("large", knows_noise, np.ones(5)),
+        ("small", knows_zero, rates),
+    ):
+        seen = []
+        ancestral(
+            denoise,
+            schedule,
+            standard_noise(40_000) * deviations[0].astype("float32"),
+            5,
+            variance,
+            seed=1,
+            on_step=lambda step, noisy, *_, into=seen: into.append(float(np.std(noisy))),
+        )
+        np.testing.assert_allclose(seen, deviations, rtol=0.01)
+
+
+def test_thresholding_agrees_with_its_definition_pixel_by_pixel():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, 4, 4, 3)).astype("float32") * [[[[0.2]]], [[[1]]], [[[4]]]]
+    low, high = np.array([-1.0, -1.5, -0.5]), np.array([1.0, 0.5, 2.5])
+
+    def denoise(noisy_images, noise_rates, signal_rates):
+        return rng.normal(size=images.shape), images.astype("float32")
+
+    noisy = rng.normal(size=images.shape).astype("float32")
+    noises, kept = thresholded(denoise, low, high, 0.9)(noisy, 0.6, 0.8)
+    for image, got in zip(images, np.asarray(kept), strict=True):
+        pixels = 2 * (image - low) / (high - low) - 1
+        width = max(1, np.quantile(np.abs(pixels), 0.9))
+        expected = np.clip(pixels, -width, width) / width
+        np.testing.assert_allclose(got, low + (expected + 1) / 2 * (high - low), atol=1e-5)
+    assert (np.asarray(kept) >= low - 1e-5).all() and (np.asarray(kept) <= high + 1e-5).all()
+    np.testing.assert_allclose(kept[0], images[0], atol=1e-6)  # it was within the range
+    np.testing.assert_allclose(0.8 * np.asarray(kept) + 0.6 * np.asarray(noises), noisy, atol=1e-5)
+
+
+def test_a_model_thresholds_by_the_range_of_its_own_pictures(trained):
+    seen = []
+    trained.model.generate(
+        4,
+        5,
+        seed=0,
+        threshold=1.0,
+        on_step=lambda step, noisy, noises, images: seen.append(np.asarray(images)),
+    )
+    normalizer = trained.model.normalizer
+    pixels = np.stack(seen) * np.sqrt(np.asarray(normalizer.variance)) + np.asarray(normalizer.mean)
+    assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5
+    free = trained.model.generate(4, 5, seed=0)
+    assert np.abs(free - trained.model.generate(4, 5, seed=0, threshold=0.5)).max() > 0.01
+
+
+@pytest.mark.parametrize("percentile", [0, -1, 1.5])
+def test_a_bad_threshold_is_named(percentile):
+    with pytest.raises(ValueError, match=f"threshold must be above 0 .* got {percentile}"):
+        thresholded(best_denoiser, -1, 1, percentile)
+
+
+def test_a_bad_variance_is_named_with_the_choices():
+    with pytest.raises(ValueError, match="no variance 'huge': choose one of small, large"):
+        ancestral(best_denoiser, CosineSchedule(), standard_noise(2), 3, variance="huge")

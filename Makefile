@@ -4,12 +4,12 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export PRESET DATA_DIR MODEL
 
-.PHONY: help run test lint format check data lab clean
+.PHONY: help run run-beyond test lint format check data lab clean
 .DEFAULT_GOAL := help
 
 help: ## Say what each target does
 	@echo "Usage: make TARGET [PRESET=quick|laptop|book] [DATA_DIR=folder of flowers, or 'painted'] [MODEL=folder of a run]"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 	@echo "First 'make run': figures 8-2 to 8-16 of the chapter, in build/figures, after minutes."
 
 # Each stamp is newer than what it was installed from, so that nothing is installed twice.
@@ -25,6 +25,9 @@ $(VENV)/.installed-test: requirements-test.txt pyproject.toml | $(VENV)/.install
 
 run: $(VENV)/.installed ## Execute notebooks 01 to 06; figures go to build/figures
 	$(BIN)/python scripts/run_notebooks.py
+
+run-beyond: $(VENV)/.installed ## Execute what the chapter points at: notebooks/beyond, 07 to 10
+	$(BIN)/python scripts/run_notebooks.py notebooks/beyond/*.ipynb
 
 test: lint ## Check style, then run all tests, notebooks included
 	$(BIN)/python -m pytest

@@ -1,5 +1,6 @@
 """Draw flowers with a trained model: a command line over diffusion."""
 
+import inspect
 from pathlib import Path
 
 import command
@@ -22,8 +23,21 @@ def parse_arguments():
         "--sampler",
         default="ddim",
         metavar="NAME",
-        help="ddim, ddpm, heun, adams_bashforth, dpm_solver or dpm_solver_sde; dpm_solver needs "
-        "the fewest steps, 10 say (default: %(default)s, the chapter's)",
+        help="a name in diffusion/samplers.py: ddim, ddpm, heun, dpm_solver, ... (a wrong name "
+        "lists them all); dpm_solver needs the fewest steps, 10 say (default: %(default)s, the "
+        "chapter's)",
+    )
+    add(
+        "--spacing",
+        metavar="NAME",
+        help="how the steps are laid, for samplers that can choose: log_snr or time",
+    )
+    add(
+        "--threshold",
+        type=float,
+        metavar="SHARE",
+        help="dynamic thresholding: keep predicted pictures to the range of pixels, but for this "
+        "share of them, 0.995 say (default: off)",
     )
     add(
         "--eta",
@@ -62,10 +76,29 @@ def check(arguments):
         value = getattr(arguments, name)
         if value is not None and value < least:
             command.fail(f"--{name.replace('_', '-')} must be {least} or more, got {value}")
+    if arguments.threshold is not None and not 0 < arguments.threshold <= 1:
+        command.fail(f"--threshold must be above 0 and at most 1, got {arguments.threshold}")
     if not 0 <= arguments.eta <= 1:
         command.fail(f"--eta must be between 0 and 1, got {arguments.eta}")
     if arguments.eta and arguments.sampler != "ddim":
         command.fail(f"--eta {arguments.eta} goes with --sampler ddim, not {arguments.sampler}")
+
+
+def choose_sampler(arguments, samplers):
+    """Return the sampler of that name and its options, or refuse what it does not take."""
+    if arguments.sampler not in samplers:
+        choices = ", ".join(samplers)
+        command.fail(f"no sampler {arguments.sampler!r}: choose one of {choices}")
+    sampler = samplers[arguments.sampler]
+    options = {"eta": arguments.eta} if arguments.eta else {}
+    if arguments.spacing:
+        if "spacing" not in inspect.signature(sampler).parameters:
+            command.fail(
+                f"--spacing {arguments.spacing}: {arguments.sampler} steps evenly in time; "
+                "leave it out"
+            )
+        options["spacing"] = arguments.spacing
+    return sampler, options
 
 
 def main():
@@ -79,10 +112,7 @@ def main():
     from diffusion.samplers import SAMPLERS
     from diffusion.shipping import SHIPPED, load_for_drawing
 
-    if arguments.sampler not in SAMPLERS:
-        choices = ", ".join(SAMPLERS)
-        command.fail(f"no sampler {arguments.sampler!r}: choose one of {choices}")
-    options = {"eta": arguments.eta} if arguments.eta else {}
+    sampler, options = choose_sampler(arguments, SAMPLERS)
     path = arguments.model or SHIPPED
     model = load_for_drawing(path)
     columns = None
@@ -95,7 +125,8 @@ def main():
             initial_noise=noise,
             diffusion_steps=arguments.steps,
             seed=arguments.seed,
-            sampler=SAMPLERS[arguments.sampler],
+            sampler=sampler,
+            threshold=arguments.threshold,
             on_step=lambda *_: bar.update(),
             **options,
         )

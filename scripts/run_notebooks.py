@@ -23,7 +23,8 @@ def parse_arguments():
         nargs="*",
         type=Path,
         default=CHAPTER,
-        help="which notebooks (default: the chapter's, 01 to 06)",
+        help="which notebooks (default: the chapter's, 01 to 06; further ones are in "
+        "notebooks/beyond)",
     )
     add(
         "--preset", help="quick, laptop, book or tiny (default: the environment's PRESET, or quick)"
@@ -34,7 +35,7 @@ def parse_arguments():
     )
     add(
         "--model",
-        help="run's folder or .keras file that notebooks 05 and 06 draw with (default: the "
+        help="run's folder or .keras file that notebooks 05 to 10 draw with (default: the "
         "environment's MODEL, or the trained model that ships)",
     )
     add(
@@ -172,10 +173,11 @@ def new_figures(folder, notebook, started):
 
 
 def print_table(figures):
-    print(f"{'figure':10} {'notebook':24} {'seconds':>7}  file")
-    for name, notebook, path, seconds in sorted(figures):
-        title = name.replace("fig_8_0", "8-").replace("fig_8_", "8-")
-        print(f"{title:10} {notebook:24} {seconds:7.1f}  {os.path.relpath(path)}")
+    titles = [f[0].replace("fig_8_0", "8-").replace("fig_8_", "8-") for f in figures]
+    width = max([10, *map(len, titles)])
+    print(f"{'figure':{width}} {'notebook':24} {'seconds':>7}  file")
+    for title, (_, notebook, path, seconds) in sorted(zip(titles, figures, strict=True)):
+        print(f"{title:{width}} {notebook:24} {seconds:7.1f}  {os.path.relpath(path)}")
     print(f"{len(figures)} figures", file=sys.stderr if not figures else sys.stdout)
 
 

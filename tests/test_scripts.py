@@ -80,6 +80,12 @@ def test_eta_draws_otherwise_from_the_same_noise(trained, tmp_path):
         (["generate.py", "--eta", "2"], "between 0 and 1, got 2"),
         (["generate.py", "--eta", "1", "--sampler", "heun"], "goes with --sampler ddim, not heun"),
         (["generate.py", "--sampler", "euler"], "no sampler 'euler': choose one of ddim, ddpm"),
+        (["generate.py", "--spacing", "time"], "--spacing time: ddim steps evenly in time"),
+        (
+            ["generate.py", "--sampler", "heun", "--spacing", "even"],
+            "no spacing 'even': choose one of log_snr, time",
+        ),
+        (["generate.py", "--threshold", "2"], "above 0 and at most 1, got 2"),
         (["generate.py", "--output", "flowers.xyz"], "flowers.xyz"),
         (["train.py", "--preset", "hug"], "'hug': choose one of book"),
         (["train.py", "--epochs", "0"], "epochs must be a whole number, 1 or more, got 0"),

@@ -34,7 +34,7 @@ def ship(run, path):
     model.network.set_weights(model.ema_network.get_weights())
     with written_whole(path) as temporary:
         model.save(temporary)
-        _shrink(temporary)
+        shrink(temporary)
     write_json(path.with_suffix(".json"), run.record)
 
 
@@ -80,7 +80,7 @@ def copy_for_drawing(model, network=None):
     return copy
 
 
-def _shrink(path):
+def shrink(path):
     """Rewrite a `.keras` file: kernels in float16, what is there twice stored once, all packed."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}

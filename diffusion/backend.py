@@ -1,4 +1,4 @@
-"""What has to be said to each of Keras's backends in its own words: compiling, and replicas."""
+"""What has to be said to each of Keras's backends in its own words: compiling, steps, replicas."""
 
 import keras
 
@@ -37,6 +37,27 @@ def compiled(network, jit_compile=False):
     return lambda *inputs: network(list(inputs), training=False)
 
 
+def changed_state(model, state, change):
+    """Apply `change()` to the state in which a training step on JAX has left `model`'s variables.
+
+    state: as Keras's `train_step` returns it: values of the trainable variables, of the others and
+        of the optimizer's, and so on. change: a function that assigns to variables that are not
+        trainable. Returns the new state.
+    """
+    variables = (model.trainable_variables, model.non_trainable_variables)
+    new_values = [
+        pair
+        for some_variables, values in zip(
+            (*variables, model.optimizer.variables), state[:3], strict=True
+        )
+        for pair in zip(some_variables, values, strict=True)
+    ]
+    with keras.StatelessScope(state_mapping=new_values) as scope:
+        change()
+    non_trainable = [scope.get_current_value(variable) for variable in variables[1]]
+    return (state[0], non_trainable, *state[2:])
+
+
 def replica():
     """Which replica of how many computes this, under a `tf.distribute` strategy; else 0 and 1.
 
@@ -55,3 +76,16 @@ def replica():
 def compile_with_xla():
     """What to pass as `jit_compile`: XLA makes a GPU faster, and TensorFlow on a CPU slower."""
     return "auto" if accelerators() or keras.backend.backend() != "tensorflow" else False
+
+
+def compiling(tensor):
+    """Return whether `tensor` stands in a function that is being compiled, and has no value."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.executing_eagerly()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    return False

@@ -1,9 +1,9 @@
 """The diffusion model: learns to see noise in pictures, and draws by taking it away.
 
-It is handed a network (`unet.build_unet`) and a schedule (`schedules`), keeps a moving average of
-the network's weights, and knows the mean and variance of the pictures. Pictures are float in
-[0, 1] or uint8 outside; inside they are normalised, and every schedule, loss and average is
-computed in float32.
+It is handed a network (`unet.build_unet`), a schedule (`schedules`) and an objective
+(`objectives`), keeps a moving average of the network's weights, and knows the mean and variance of
+the pictures. Pictures are float in [0, 1] or uint8 outside; inside they are normalised, and every
+schedule, loss and average is computed in float32.
 """
 
 import functools
@@ -13,7 +13,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion.backend import compiled, replica
+from diffusion.backend import changed_state, compiled, replica
+from diffusion.conditioning import half_of_the_time, remembering
+from diffusion.objectives import NoiseObjective
+from diffusion.pixels import colour_statistics, scale_pixels
 from diffusion.samplers import ddim, thresholded
 
 
@@ -22,8 +25,12 @@ class DiffusionModel(keras.Model):
     """A denoising diffusion model. Listings 8-5 and 8-10 to 8-12.
 
     network: a functional Keras model of one size of picture,
-        `network([noisy_images (B,S,S,3), noise_variances (B,1,1,1)]) -> (B,S,S,3)`.
+        `network([noisy_images (B,S,S,3), noise_variances (B,1,1,1)]) -> (B,S,S,3)`. One with a
+        third input, `earlier_images (B,S,S,3)`, is self-conditioned: it is shown its own earlier
+        estimate of the image (Chen et al. 2022, arXiv:2208.04202, section 3.2).
     schedule: diffusion times in [0, 1] -> (noise_rates, signal_rates); a `schedules.Schedule`.
+    objective: what the network says, and how its errors count; an `objectives.Objective`. Default:
+        the noise, all errors alike.
     ema: share of the moving average kept at each step.
     ema_warmup: keep only min(ema, (1 + n) / (10 + n)) at step n, so that the average forgets the
         random start of the weights within a short run. Off in the chapter.
@@ -31,17 +38,31 @@ class DiffusionModel(keras.Model):
 
     Use it as a Keras model: `compile`, `adapt` to the pictures, `fit` on batches of them; then
     `generate`. Training moves `network`; `evaluate` and `generate` use `ema_network`.
-    Raises ValueError for a network or schedule that could not be saved with the model.
+    Raises ValueError for a part that could not be saved with the model.
     """
 
-    def __init__(self, network, schedule, ema=0.999, ema_warmup=False, seed=0, **kwargs):
+    def __init__(
+        self,
+        network,
+        schedule,
+        ema=0.999,
+        ema_warmup=False,
+        seed=0,
+        objective=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if not isinstance(network, keras.Model) or not hasattr(network, "input_shape"):
             raise ValueError(f"network must be a functional keras.Model, got {network!r}")
-        if not (hasattr(schedule, "get_config") and hasattr(schedule, "from_config")):
-            raise ValueError(f"schedule must derive from schedules.Schedule, got {schedule!r}")
+        objective = objective or NoiseObjective()
+        for name, part in (("schedule", schedule), ("objective", objective)):
+            if not (hasattr(part, "get_config") and hasattr(part, "from_config")):
+                kind = f"{name}s.{name.capitalize()}"
+                raise ValueError(f"{name} must derive from {kind}, got {part!r}")
         self.network = network
+        self.self_conditioned = len(network.inputs) == 3
         self.schedule = schedule
+        self.objective = objective
         self.ema = ema
         self.ema_warmup = ema_warmup
         self.seed = seed
@@ -57,20 +78,15 @@ class DiffusionModel(keras.Model):
         self.built = True  # all weights are there; Keras would otherwise wait for a first call
 
     def adapt(self, images):
-        """Learn each colour's mean and variance from `images` (N, S, S, 3), uint8 or in [0, 1].
+        """Learn each colour's mean and variance from `images` (N, S, S, 3), uint8 or in [0, 1]."""
+        self.set_statistics(*colour_statistics(images))
 
-        Goes through them about a million pixels at a time: they need not fit into memory.
+    def set_statistics(self, mean, variance):
+        """Set the pictures' mean and variance, numbers or one for each colour, instead of `adapt`.
+
+        0.5 and 0.25 turn pictures in [0, 1] into images in [-1, 1], as DDPM has them.
         """
-        count, total, squares = 0, np.zeros(3), np.zeros(3)
-        rows = max(1, 1_000_000 // (images.shape[1] * images.shape[2]))
-        for start in range(0, len(images), rows):
-            chunk = ops.convert_to_numpy(scale_pixels(images[start : start + rows]))
-            chunk = chunk.reshape(-1, 3)
-            count += len(chunk)
-            total += np.einsum("nc->c", chunk, dtype="float64")
-            squares += np.einsum("nc,nc->c", chunk, chunk, dtype="float64")
-        mean = total / count
-        variance = np.maximum(squares / count - mean**2, 0)
+        mean, variance = np.broadcast_to(mean, 3), np.broadcast_to(variance, 3)
         self.normalizer.set_weights([mean, variance, np.array(0)])  # the third is not used
         self.normalizer.finalize_state()  # makes `mean` and `variance` of the weights
 
@@ -92,43 +108,75 @@ class DiffusionModel(keras.Model):
         diffusion_times = keras.random.uniform(times_shape, seed=self.seed_generator)
         return noises[mine], diffusion_times[mine]
 
-    def denoise(self, noisy_images, noise_rates, signal_rates, training=False):
+    def denoise(self, noisy_images, noise_rates, signal_rates, training=False, earlier_images=None):
         """Predict the noise in noisy images, and the images without it.
 
         noisy_images: (B, S, S, 3), normalised; rates: (B, 1, 1, 1), squares summing to 1.
         training: True asks the network that is being trained, False its moving average.
+        earlier_images: what a self-conditioned network has taken the image for so far, like
+            `noisy_images`; None for nothing yet. Other networks are not shown it.
         Returns (pred_noises, pred_images), both (B, S, S, 3). Listing 8-5.
         """
-        noisy_images = ops.convert_to_tensor(noisy_images, "float32")
-        noise_variances = ops.convert_to_tensor(noise_rates, "float32") ** 2
+        noisy_images, noise_rates, signal_rates = (
+            ops.convert_to_tensor(part, "float32")
+            for part in (noisy_images, noise_rates, signal_rates)
+        )
+        inputs = self.inputs_for(noisy_images, noise_rates, earlier_images)
+        outputs = self.answer(inputs, training)
+        return self.objective.predictions(outputs, noisy_images, noise_rates, signal_rates)
+
+    def inputs_for(self, noisy_images, noise_rates, earlier_images=None):
+        """List what the network is shown: the noisy images, their noise *variance*, and so on."""
+        inputs = [noisy_images, noise_rates**2]
+        if self.self_conditioned:
+            nothing = ops.zeros_like(noisy_images)
+            inputs.append(nothing if earlier_images is None else earlier_images)
+        return inputs
+
+    def answer(self, inputs, training=False):
+        """Ask the network that is being trained, or its moving average."""
         if training:
-            pred_noises = self.network([noisy_images, noise_variances], training=True)
-        else:
-            pred_noises = self._compiled_ema_network(noisy_images, noise_variances)
-        pred_images = (noisy_images - noise_rates * pred_noises) / signal_rates
-        return pred_noises, pred_images
+            return self.network(inputs, training=True)
+        return self._compiled_ema_network(*inputs)
 
     @functools.cached_property
     def _compiled_ema_network(self):
         return compiled(self.ema_network, jit_compile=self.compiled and bool(self.jit_compile))
 
     def call(self, images, training=False):
-        """Add noise to a batch of pictures and predict it: returns (noises, pred_noises).
+        """Add noise to a batch of pictures and ask the network: (targets, outputs, weights).
 
         images: (B, S, S, 3), uint8 or float in [0, 1]. Each picture gets a time of its own.
+        Targets and outputs are noises and predicted noises, unless the objective is another; the
+        weights (B, 1, 1, 1) are the objective's, or None.
         """
         images = self.normalize(images)
         noises, diffusion_times = self.draw(ops.shape(images))
         noise_rates, signal_rates = self.schedule(diffusion_times)
         noisy_images = signal_rates * images + noise_rates * noises
-        pred_noises, _ = self.denoise(noisy_images, noise_rates, signal_rates, training)
-        return noises, pred_noises
+        earlier_images = None
+        if self.self_conditioned:
+            rates = noise_rates, signal_rates
+            estimate = functools.partial(self.first_estimate, noisy_images, *rates, training)
+            earlier_images = half_of_the_time(estimate, noisy_images, self.seed_generator)
+        inputs = self.inputs_for(noisy_images, noise_rates, earlier_images)
+        targets = self.objective.target(images, noises, noise_rates, signal_rates)
+        weights = self.objective.weights(noise_rates, signal_rates)
+        return targets, self.answer(inputs, training), weights
+
+    def first_estimate(self, noisy_images, noise_rates, signal_rates, training):
+        """Predict images for self-conditioning, without moving the network's running statistics."""
+        inputs = self.inputs_for(noisy_images, noise_rates)
+        outputs = self.network(inputs, training=False) if training else self.answer(inputs)
+        return self.objective.predictions(outputs, noisy_images, noise_rates, signal_rates)[1]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Compare the noise with its prediction by the loss that the model was compiled with."""
-        noises, pred_noises = y_pred
+        """Compare targets with outputs by the loss that the model was compiled with."""
+        targets, outputs, weights = y_pred
+        if weights is not None:
+            sample_weight = ops.squeeze(weights, -1)  # one for each picture, as the loss has rows
         return super().compute_loss(
-            x=x, y=noises, y_pred=pred_noises, sample_weight=sample_weight, training=training
+            x=x, y=targets, y_pred=outputs, sample_weight=sample_weight, training=training
         )
 
     def train_step(self, *args):
@@ -139,20 +187,7 @@ class DiffusionModel(keras.Model):
             return logs
         # On JAX a step is a function from state to state: the average is moved on the new one.
         logs, state = super().train_step(*args)
-        variables = (
-            self.trainable_variables,
-            self.non_trainable_variables,
-            self.optimizer.variables,
-        )
-        new_values = [
-            pair
-            for some_variables, values in zip(variables, state[:3], strict=True)
-            for pair in zip(some_variables, values, strict=True)
-        ]
-        with keras.StatelessScope(state_mapping=new_values) as scope:
-            self.update_ema()
-        non_trainable = [scope.get_current_value(v) for v in self.non_trainable_variables]
-        return logs, (state[0], non_trainable, *state[2:])
+        return logs, changed_state(self, state, self.update_ema)
 
     def update_ema(self):
         """Move each weight of `ema_network` a little towards the network's."""
@@ -173,7 +208,7 @@ class DiffusionModel(keras.Model):
             pixels, in (0, 1]; see `samplers.thresholded`. None leaves them as they are.
         Listing 8-11.
         """
-        denoise = self.denoise
+        denoise = remembering(self.denoise) if self.self_conditioned else self.denoise
         if threshold is not None:
             black, white = (
                 (level - self.normalizer.mean) / ops.sqrt(self.normalizer.variance)
@@ -213,7 +248,7 @@ class DiffusionModel(keras.Model):
         return ops.convert_to_numpy(self.denormalize(images))
 
     def get_config(self):
-        return {
+        config = {
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
             "schedule": keras.saving.serialize_keras_object(self.schedule),
@@ -221,11 +256,16 @@ class DiffusionModel(keras.Model):
             "ema_warmup": self.ema_warmup,
             "seed": self.seed,
         }
+        objective = keras.saving.serialize_keras_object(self.objective)
+        if objective != keras.saving.serialize_keras_object(NoiseObjective()):
+            config["objective"] = objective  # files without it are as old as the chapter
+        return config
 
     @classmethod
     def from_config(cls, config):
-        for part in ("network", "schedule"):
-            config[part] = keras.saving.deserialize_keras_object(config[part])
+        for part in ("network", "schedule", "objective"):
+            if part in config:
+                config[part] = keras.saving.deserialize_keras_object(config[part])
         return cls(**config)
 
     def save_own_variables(self, store):
@@ -235,15 +275,3 @@ class DiffusionModel(keras.Model):
 
     def load_own_variables(self, store):
         self.seed_generator.state.assign(store["seed_generator_state"])
-
-
-def scale_pixels(images):
-    """Turn uint8 pictures into float32 in [0, 1]; float ones are taken to be so already.
-
-    Raises ValueError for whole numbers of another kind: nobody can tell what they mean.
-    """
-    dtype = keras.backend.standardize_dtype(images.dtype)
-    if dtype != "uint8" and "float" not in dtype:
-        raise ValueError(f"pictures must be uint8, or float in [0, 1], got {dtype}")
-    images = ops.cast(images, "float32")
-    return images / 255.0 if dtype == "uint8" else images

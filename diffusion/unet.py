@@ -153,6 +153,7 @@ def build_unet(
     block_depth=2,
     embedding_dims=32,
     dtype="float32",
+    self_conditioning=False,
 ):
     """Build the U-Net of listing 8-6; with the defaults it has 1,953,507 parameters.
 
@@ -162,8 +163,10 @@ def build_unet(
     embedding_dims: length of the embedding of the noise variance, even.
     dtype: precision of the layers between input and output, "float32" or "mixed_bfloat16"; what
         goes in and comes out is float32 in any case.
+    self_conditioning: give the network a third input, `(B, S, S, 3)`, for what it has taken the
+        image for so far, beside the noisy image; see `conditioning`.
 
-    Returns a functional `keras.Model` of two inputs, `(B, S, S, 3)` and `(B, 1, 1, 1)`, whose last
+    Returns a functional `keras.Model` of the inputs `(B, S, S, 3)` and `(B, 1, 1, 1)`, whose last
     layer starts at zero, so that the untrained network predicts no noise at all.
     Ronneberger et al. 2015 (arXiv:1505.04597); Ho et al. 2020 (arXiv:2006.11239).
 
@@ -178,7 +181,12 @@ def build_unet(
     noisy_images = keras.Input((image_size, image_size, 3), name="noisy_images")
     noise_variances = keras.Input((1, 1, 1), name="noise_variances")
 
-    x = layers.Conv2D(widths[0], kernel_size=1, dtype=dtype)(noisy_images)
+    inputs, x = [noisy_images, noise_variances], noisy_images
+    if self_conditioning:
+        inputs.append(keras.Input((image_size, image_size, 3), name="earlier_images"))
+        x = layers.Concatenate(dtype=dtype)([noisy_images, inputs[-1]])
+
+    x = layers.Conv2D(widths[0], kernel_size=1, dtype=dtype)(x)
     embedding = SinusoidalEmbedding(embedding_dims, name="noise_embedding")(noise_variances)
     embedding = layers.UpSampling2D(image_size, interpolation="nearest", dtype=dtype)(embedding)
     x = layers.Concatenate(dtype=dtype)([x, embedding])
@@ -194,4 +202,4 @@ def build_unet(
     pred_noises = layers.Conv2D(
         3, kernel_size=1, kernel_initializer="zeros", dtype="float32", name="pred_noises"
     )(x)
-    return keras.Model([noisy_images, noise_variances], pred_noises, name="unet")
+    return keras.Model(inputs, pred_noises, name="unet")

@@ -11,7 +11,7 @@ the image that the network predicts, and of a fixed variance. Then
 
 Sohl-Dickstein et al. 2015 (arXiv:1503.03585), eq. 14; Ho et al. 2020 (arXiv:2006.11239), eq. 3, 5.
 
-A *chain* is a `ddpm.Chain`, or anything with its tables: T steps, index 0 being the paper's t = 1.
+A *chain* is a `ddpm.Chain`: T steps, index 0 being the paper's t = 1.
 `denoise(noisy_images, noise_rates, signal_rates) -> (pred_noises, pred_images)` is handed float32
 NumPy arrays, the rates of shape (B, 1, 1, 1). Images are the network's: normalised, (B, S, S, 3).
 All sums are taken in float64. Elementwise quantities are in nats; terms, one for each image, are in
@@ -94,7 +94,7 @@ def variational_bound(
     """
     images = _as_images(images)
     generator = _generator(seed)
-    last, count = len(chain.betas) - 1, len(images)
+    last, count = len(chain) - 1, len(images)
     if draws is not None and (draws < 1 or int(draws) != draws):
         raise ValueError(f"draws must be a whole number, 1 or more, or None for all, got {draws}")
     draws = last if draws is None else int(draws) * (last > 0)
@@ -135,23 +135,14 @@ def step_terms(chain, denoise, images, steps, *, variance="small", seed=0):
     """
     images = _as_images(images)
     steps = np.broadcast_to(np.asarray(steps), (len(images),))
-    last = len(chain.betas) - 1
+    last = len(chain) - 1
     if steps.dtype.kind not in "iu" or steps.min() < 1 or steps.max() > last:
         raise ValueError(f"steps must be whole numbers of 1 to {last}, got {steps.tolist()[:5]}")
-    variances = _along(step_variances(chain, variance), steps, images)
+    variances = step_variances(chain, variance)[steps].reshape(_column(images))
     noisy_images, pred_images = _predict(chain, denoise, images, steps, seed)
-
-    def posterior_means(clean_images):
-        # mu~(x_t, x_0), Ho et al. 2020, eq. 7
-        kept = _along(chain.posterior_noisy_coefficients, steps, images) * noisy_images
-        return _along(chain.posterior_image_coefficients, steps, images) * clean_images + kept
-
-    nats = gaussian_kl(
-        posterior_means(images),
-        np.log(_along(chain.posterior_variances, steps, images)),
-        posterior_means(pred_images),
-        np.log(variances),
-    )
+    means, posterior_variances = chain.posterior(images, noisy_images, steps)
+    pred_means, _ = chain.posterior(pred_images, noisy_images, steps)
+    nats = gaussian_kl(means, np.log(posterior_variances), pred_means, np.log(variances))
     return bits_per_dimension(nats)
 
 
@@ -225,10 +216,11 @@ def bits_per_dimension(nats):
 def _predict(chain, denoise, images, steps, seed):
     """Noise each image to its step, and ask for the image in it: both (B, ...), float64."""
     noises = _generator(seed).normal(size=images.shape)
-    noise_rates = _along(chain.noise_rates, steps, images)
-    signal_rates = _along(chain.signal_rates, steps, images)
-    noisy_images = (signal_rates * images + noise_rates * noises).astype("float32")
-    rates = noise_rates.astype("float32"), signal_rates.astype("float32")
+    noisy_images = chain.q_sample(images, steps, noises).astype("float32")
+    rates = (
+        table[steps].reshape(_column(images)).astype("float32")
+        for table in (chain.noise_rates, chain.signal_rates)
+    )
     _, pred_images = denoise(noisy_images, *rates)
     return np.float64(noisy_images), np.float64(ops.convert_to_numpy(pred_images))
 
@@ -240,9 +232,9 @@ def _generator(seed):
     return np.random.default_rng([seed, len("variational bound")])
 
 
-def _along(table, steps, images):
-    """The table's entries at the steps, shaped to multiply the images."""
-    return np.float64(table)[steps].reshape(-1, *[1] * (images.ndim - 1))
+def _column(images):
+    """The shape of one number for each image."""
+    return (-1, *(1 for _ in images.shape[1:]))
 
 
 def _as_images(images):

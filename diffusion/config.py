@@ -39,6 +39,11 @@ class Config:
     # sampling
     sampling_steps: int
     seed: int = 0
+    # beyond the chapter (notebook 07); a run from before these fields was trained with the defaults
+    objective: str = "noise"  # what the network says: a name in objectives.OBJECTIVES
+    loss: str = "mean_absolute_error"  # or "mean_squared_error"
+    loss_weighting: str = "none"  # or a name in objectives.WEIGHTINGS
+    self_conditioning: bool = False  # show the network its own earlier estimate of the image
 
     def __post_init__(self):
         for field in ("image_size", "repeats", "painted", "batch_size", "epochs", "sampling_steps"):

@@ -90,6 +90,12 @@ class DiffusionModel(keras.Model):
         self.normalizer.set_weights([mean, variance, np.array(0)])  # the third is not used
         self.normalizer.finalize_state()  # makes `mean` and `variance` of the weights
 
+    @property
+    def has_statistics(self):
+        """Whether `adapt` or `set_statistics` has been called."""
+        mean, variance, _ = self.normalizer.get_weights()
+        return (mean != 0).any() or (variance != 1).any()
+
     def normalize(self, images):
         """Turn pictures, uint8 or float in [0, 1], into float32 of mean 0 and variance 1."""
         return self.normalizer(scale_pixels(images))

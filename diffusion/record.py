@@ -7,6 +7,7 @@ import sys
 
 import keras
 
+from diffusion.config import Config
 from diffusion.precision import accelerators, choose_precision, cpu_cores
 
 
@@ -17,6 +18,12 @@ def machine():
     return f"{cpu_cores()} CPU cores"
 
 
+def versions():
+    """Name what this trains with: Keras, its backend, Python and the system."""
+    backend = f"Keras {keras.__version__} on {keras.backend.backend()}"
+    return f"{backend}, Python {platform.python_version()} on {sys.platform}"
+
+
 def new_record(config, flowers):
     """Return the record of a run that has not begun."""
     return {
@@ -24,8 +31,7 @@ def new_record(config, flowers):
         "data": flowers.description,
         "machine": machine(),
         "precision": choose_precision(config.precision),
-        "versions": f"Keras {keras.__version__} on {keras.backend.backend()}, "
-        f"Python {platform.python_version()} on {sys.platform}",
+        "versions": versions(),
         "steps": 0,
         "seconds": 0.0,
         "history": [],
@@ -60,9 +66,15 @@ def read_record(record_path, new, steps_done):
             f"{record_path} cannot be read ({error}), so how the model was trained is not known: "
             "choose another folder (--output)"
         ) from error
+    # A field that is newer than the run was then as its default is now.
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(Config)
+        if field.default is not dataclasses.MISSING
+    }
     may_differ = set() if new["config"]["decay_learning_rate"] else {"epochs"}
     for field, value in new["config"].items():
-        was = trained_as.get(field, value)  # a field that is newer than the run
+        was = trained_as.get(field, defaults.get(field, value))
         if field not in may_differ and was != value:
             raise ValueError(
                 f"{record_path.parent} was trained with {field}={was}, not {value}: "

@@ -1,4 +1,4 @@
-"""The hall where data and model meet: build, train, resume, reload.
+"""The hall where data and model meet: train, resume, keep the record.
 
 The notebooks and `scripts/train.py` both come here, so that what a reader has seen in a cell is
 what trains for hours. A run lives in a folder: `model.keras` (the newest checkpoint, and in the
@@ -9,22 +9,18 @@ end the model), `run.json` (its record), `losses.csv` (its loss curve), `samples
 import contextlib
 import dataclasses
 import os
-import zipfile
 import zlib
 from pathlib import Path
 
 import keras
 
 from diffusion import distribution
-from diffusion.backend import compile_with_xla
 from diffusion.batches import Batches, EpochFromFit
+from diffusion.building import build, load_model, resized
 from diffusion.callbacks import Checkpoint, LossCurve, SampleGrid, StopInGoodOrder
 from diffusion.files import alone_in
 from diffusion.model import DiffusionModel
-from diffusion.precision import choose_precision
 from diffusion.record import loss_name, new_record, read_record, steps_taken
-from diffusion.schedules import SCHEDULES
-from diffusion.unet import build_unet
 
 # Where runs live; the environment's MODELS_DIR puts them elsewhere.
 MODELS = Path(os.environ.get("MODELS_DIR") or Path(__file__).resolve().parents[1] / "models")
@@ -56,63 +52,6 @@ class Run:
         )
 
 
-def build(config, total_steps, image_size=None):
-    """Put a model together and compile it, as `config` says. Listing 8-10.
-
-    total_steps: of the whole training, for a learning rate that is lowered along the way.
-    image_size: default `config.image_size`.
-    The random start of the weights follows from `config.seed` (this sets Keras's global seed).
-    Raises ValueError for a schedule or precision that does not exist.
-    """
-    if config.schedule not in SCHEDULES:
-        choices = ", ".join(SCHEDULES)
-        raise ValueError(f"no schedule {config.schedule!r}: choose one of {choices}")
-    keras.utils.set_random_seed(config.seed)
-    network = build_unet(
-        image_size or config.image_size,
-        config.widths,
-        config.block_depth,
-        config.embedding_dims,
-        dtype=choose_precision(config.precision),
-    )
-    model = DiffusionModel(
-        network, SCHEDULES[config.schedule](), config.ema, config.ema_warmup, seed=config.seed
-    )
-    learning_rate = config.learning_rate
-    if config.decay_learning_rate:
-        warmup = min(100, total_steps // 10)
-        learning_rate = keras.optimizers.schedules.CosineDecay(
-            0.0, total_steps - warmup, warmup_target=learning_rate, warmup_steps=warmup
-        )
-    model.compile(
-        optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay),
-        loss="mean_absolute_error",
-        jit_compile=compile_with_xla(),
-    )
-    return model
-
-
-def load_model(path):
-    """Load a model saved by this library, from a `.keras` file or a run's folder.
-
-    Safe mode stays on: the file holds data, no code. Raises FileNotFoundError if it is not there,
-    ValueError if it is no such model.
-    """
-    path = Path(path)
-    file = path / "model.keras" if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"no model at {file}: train one with scripts/train.py")
-    try:
-        model = keras.saving.load_model(file)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{file} is not a model this library can load: {first_line}") from error
-    if not isinstance(model, DiffusionModel):
-        raise ValueError(f"{file} holds a {type(model).__name__}, not a DiffusionModel")
-    model.jit_compile = compile_with_xla()
-    return model
-
-
 def default_folder(config, flowers):
     """Return where a run of this preset on these flowers lives: `models/<preset>-<data>`."""
     return MODELS / f"{config.name}-{flowers.name}"
@@ -137,7 +76,8 @@ def train(
     flowers: from `data.load_flowers`, of `config.image_size`.
     folder: the run's folder; default `models/<preset>-<data>`.
     model: a compiled model of your own, with another network or schedule, say; default
-        `build(config)`. It is used where there is no checkpoint to go on from.
+        `build(config)`. It is used where there is no checkpoint to go on from, and keeps its
+        statistics of the pictures if it has any.
     resume: go on from the folder's checkpoint if there is one. On a CPU the end is the same, to the
         bit, as if the run had never stopped. A finished run is only loaded.
     max_steps: end after so many steps in all, even within an epoch.
@@ -176,7 +116,8 @@ def train(
         else:
             first_size = config.image_size // (2 if config.half_size_epochs else 1)
             model = model or build(config, total_steps, first_size)
-            model.adapt(flowers.images)
+            if not model.has_statistics:
+                model.adapt(flowers.images)
 
     record["loss"] = loss_name(model)
     stop = StopInGoodOrder(path, max_steps)
@@ -244,23 +185,6 @@ def _fit_part(model, config, flowers, callbacks, verbose):
         verbose=verbose if distribution.is_first() else 0,
     )
     return model
-
-
-def resized(model, config, image_size):
-    """Return the model for pictures of another size, with all that it has learnt and counted.
-
-    The network is convolutional, so no weight depends on the size.
-    """
-    other = build(config, 1, image_size)
-    optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
-    other.compile(optimizer=optimizer, loss=model.loss, jit_compile=model.jit_compile)
-    optimizer.build(other.trainable_variables)
-    other.set_weights(model.get_weights())
-    other.normalizer.finalize_state()
-    other.seed_generator.state.assign(model.seed_generator.state)
-    for new, old in zip(optimizer.variables, model.optimizer.variables, strict=True):
-        new.assign(old)
-    return other
 
 
 def halve(images):

@@ -48,6 +48,22 @@ def parse_arguments():
         help="epochs between sample grids; 0: none (default: %(default)s)",
     )
     add("--batch-size", type=int, help="pictures a step, of all devices (default: the preset's)")
+    group = parser.add_argument_group("what is learnt (notebooks/beyond/07_ddpm.ipynb)")
+    add = group.add_argument
+    add("--objective", help="what the network says: noise, image or velocity (default: noise)")
+    add("--loss", help="mean_absolute_error or mean_squared_error (default: the former)")
+    add(
+        "--loss-weighting",
+        metavar="WEIGHTING",
+        help="how errors count by signal-to-noise: none, p2 or min_snr, which are meant for "
+        "squared errors (default: none)",
+    )
+    add(
+        "--self-conditioning",
+        action="store_true",
+        default=None,
+        help="show the network its own earlier estimate of the image",
+    )
     group = parser.add_argument_group("on several GPUs or machines (docs/distributed.md)")
     add = group.add_argument
     add("--distribute", action="store_true", help="train on all GPUs of this machine as on one")
@@ -86,6 +102,7 @@ def main():
     from diffusion.config import get_preset
 
     names = ("epochs", "seed", "learning_rate", "precision", "batch_size")
+    names += ("objective", "loss", "loss_weighting", "self_conditioning")
     given = {name: getattr(arguments, name) for name in names}
     config = get_preset(
         arguments.preset, **{name: value for name, value in given.items() if value is not None}

@@ -27,7 +27,10 @@ def build_classifier(classes, image_size=64, widths=(32, 64, 96, 128), dtype="fl
     dtype: a Keras policy, "float32" or "mixed_bfloat16"; the scores are float32 either way.
     """
     pictures = keras.Input((None, None, 3), name="pictures")
-    x = layers.Resizing(image_size, image_size, antialias=True, dtype="float32")(pictures)
+    resize = layers.Resizing(image_size, image_size, antialias=True, dtype="float32")
+    # Keras's resizing takes itself to be training unless told otherwise, and all layers after it
+    # go along: a plain call of the network would change what batch normalization has learnt.
+    x = resize(pictures, training=False)
     x = layers.Rescaling(2.0, -1.0, dtype="float32")(x)
     x = _convolution(x, widths[0], 2, dtype)
     for stage, width in enumerate(widths):

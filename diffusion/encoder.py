@@ -64,7 +64,7 @@ def inception(image_size=299, weights="imagenet"):
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise FileNotFoundError(f"no Inception weights at {weights}: {WITHOUT_INCEPTION}")
     pictures = keras.Input((None, None, 3), name="pictures")
-    resized = layers.Resizing(image_size, image_size)(pictures)
+    resized = layers.Resizing(image_size, image_size)(pictures, training=False)
     scaled = layers.Rescaling(2.0, -1.0)(resized)
     try:
         network = keras.applications.InceptionV3(

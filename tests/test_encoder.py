@@ -78,6 +78,16 @@ def test_a_changed_copy_is_a_picture_of_the_same_size_that_follows_from_the_seed
     assert (copies[1] != copies[2]).any()
 
 
+def test_half_of_the_changed_copies_are_mirrored_and_each_shows_another_part():
+    ramp = np.broadcast_to(np.linspace(0, 255, 32)[None, :, None], (32, 32, 3)).astype("uint8")
+    rng = np.random.default_rng(0)
+    rises = [
+        copy[:, -1].mean() - copy[:, 0].mean() for copy in (change(ramp, rng) for _ in range(200))
+    ]
+    assert 70 < sum(rise < 0 for rise in rises) < 130
+    assert min(map(abs, rises)) > 0.35 and np.std(np.abs(rises)) > 0.05
+
+
 def test_the_encoder_that_ships_is_small_and_takes_any_size():
     assert SHIPPED.stat().st_size < 2_000_000
     shipped = load_encoder()

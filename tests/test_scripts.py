@@ -92,6 +92,7 @@ def test_eta_draws_otherwise_from_the_same_noise(trained, tmp_path):
         (["train.py", "--max-steps", "0"], "got 0"),
         (["train.py", "--data-dir", "no/flowers/here"], "no/flowers/here"),
         (["train.py", "--precision", "half"], "'half': choose one of auto"),
+        (["train.py", "--preset", "tiny", "--objective", "eps"], "'eps': choose one of noise"),
         (["tensorboard.sh", "no/such/folder"], "no/such/folder"),
     ],
 )

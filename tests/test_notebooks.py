@@ -1,6 +1,7 @@
 """Every notebook, alone in a fresh kernel, with the tiny preset: it runs, and draws its figures."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -16,19 +17,36 @@ FIGURES = {
     "05_sampling": [6, 13, 15],
     "06_interpolation": [16],
 }
+BEYOND = ["07_ddpm", "08_variational_bound", "09_samplers", "10_evaluation"]
+ALL = [*FIGURES, *BEYOND]
+
+
+def path_of(name):
+    folder = ROOT / "notebooks" / ("beyond" if name in BEYOND else "")
+    return folder / f"{name}.ipynb"
 
 
 def read(name):
-    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    return nbformat.read(path_of(name), as_version=4)
+
+
+def figures_of(name):
+    """The figures' names: the chapter's by their numbers, the others' as the cells save them."""
+    if name in FIGURES:
+        return [f"fig_8_{number:02d}" for number in FIGURES[name]]
+    sources = "\n".join(cell.source for cell in read(name).cells)
+    return sorted(set(re.findall(r'save_figure\(\w+, "(fig_\w+)"', sources)))
 
 
 def test_together_they_draw_all_figures_of_the_chapter():
     numbers = [number for figures in FIGURES.values() for number in figures]
     assert sorted(numbers) == list(range(2, 17))
     assert sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")) == sorted(FIGURES)
+    assert sorted(p.stem for p in (ROOT / "notebooks/beyond").glob("*.ipynb")) == BEYOND
+    assert all(figures_of(name) for name in BEYOND)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_notebook_runs_alone_in_a_fresh_kernel_and_draws_its_figures(name, trained, tmp_path):
     if name == "04_training" and not ON_TENSORFLOW:
         pytest.skip("it derives the training step by TensorFlow's gradient tape")
@@ -46,7 +64,7 @@ def test_a_notebook_runs_alone_in_a_fresh_kernel_and_draws_its_figures(name, tra
                 "--figures",
                 figures,
             ),
-            ROOT / "notebooks" / f"{name}.ipynb",
+            path_of(name),
         ],
         capture_output=True,
         text=True,
@@ -54,14 +72,14 @@ def test_a_notebook_runs_alone_in_a_fresh_kernel_and_draws_its_figures(name, tra
     )
     assert finished.returncode == 0, finished.stderr
     drawn = sorted(path.name for path in figures.glob("*.png"))
-    assert drawn == [f"fig_8_{number:02d}.png" for number in FIGURES[name]]
-    for number in FIGURES[name]:
+    assert drawn == [f"{figure}.png" for figure in figures_of(name)]
+    for number in FIGURES.get(name, []):
         assert f"8-{number} " in finished.stdout
     executed = nbformat.read(tmp_path / "notebooks" / f"{name}.ipynb", as_version=4)
     assert all(cell.execution_count for cell in executed.cells if is_code(cell))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_notebook_is_committed_executed_small_and_without_errors_or_private_paths(name):
     notebook = read(name)
     text = nbformat.writes(notebook)
@@ -71,11 +89,28 @@ def test_a_notebook_is_committed_executed_small_and_without_errors_or_private_pa
         assert cell.execution_count, f"never run: {cell.source}"
         assert not [o for o in cell.outputs if o.output_type == "error"]
     outputs = nbformat.writes(notebook)
-    for number in FIGURES[name]:
-        assert f"fig_8_{number:02d}" in outputs
+    for figure in figures_of(name):
+        assert figure in outputs
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_committed_notebook_reveals_is_what_the_library_holds_today(name):
+    """`utils.show_source` puts a file's name and a piece of it into the output."""
+    shown = [
+        output.data["text/markdown"]
+        for cell in filter(is_code, read(name).cells)
+        for output in cell.outputs
+        if "```python" in output.get("data", {}).get("text/markdown", "")
+    ]
+    assert shown
+    for text in shown:
+        file, source = re.fullmatch(r"`(.+)`\n```python\n(.*)\n```", text, re.DOTALL).groups()
+        lines = [line.strip() for line in (ROOT / file).read_text().splitlines()]
+        piece = "\n".join(line.strip() for line in source.splitlines())
+        assert f"\n{piece}\n" in "\n".join(["", *lines, ""]), f"execute {name} anew: {file}"
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_a_notebook_keeps_to_the_house_style(name):
     notebook = read(name)
     assert len(notebook.cells) <= 50

@@ -9,5 +9,6 @@ To read it from the idea to the whole, take the modules in this order: `schedule
 rest serves these: pictures from the disk (`find`, `cache`), from a server (`fetch`, `download`) or
 from a brush (`species`, `synthetic`); `pixels`, `files`, `record`, `precision` and `backend`; a
 trained model that ships (`shipping`); loss curves (`curves`, `reference_losses`); several devices
-as one (`distribution`, `peers`); and what `make check` asks (`environment`, `advice`, `pins`, `probe`).
+as one (`distribution`, `peers`); and what `make check` asks (`environment`, `advice`, `pins`,
+`probe`).
 """

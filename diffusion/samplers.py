@@ -241,6 +241,8 @@ SAMPLERS = {
     "ddpm_large": functools.partial(ancestral, variance="large"),
     "heun": heun,
     "adams_bashforth": adams_bashforth,
+    "adams_bashforth_3": functools.partial(adams_bashforth, order=3),
+    "adams_bashforth_4": functools.partial(adams_bashforth, order=4),
     "dpm_solver": dpm_solver,
     "dpm_solver_sde": functools.partial(dpm_solver, stochastic=True),
 }

@@ -50,6 +50,13 @@ def steps_taken(model):
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
+def as_today(config):
+    """Return a recorded configuration with the fields that are newer than it, at their defaults."""
+    fields = dataclasses.fields(Config)
+    defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+    return {**defaults, **config}
+
+
 def read_record(record_path, new, steps_done):
     """Read the record of a run to go on with.
 
@@ -58,7 +65,7 @@ def read_record(record_path, new, steps_done):
     """
     try:
         old = json.loads(record_path.read_text())
-        trained_as, trained_on, history = old["config"], old["data"], old["history"]
+        trained_as, trained_on, history = as_today(old["config"]), old["data"], old["history"]
         history = [entry for entry in history if entry["steps"] <= steps_done]
         seconds = history[-1]["seconds"] if history else 0.0
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -66,15 +73,9 @@ def read_record(record_path, new, steps_done):
             f"{record_path} cannot be read ({error}), so how the model was trained is not known: "
             "choose another folder (--output)"
         ) from error
-    # A field that is newer than the run was then as its default is now.
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(Config)
-        if field.default is not dataclasses.MISSING
-    }
     may_differ = set() if new["config"]["decay_learning_rate"] else {"epochs"}
     for field, value in new["config"].items():
-        was = trained_as.get(field, defaults.get(field, value))
+        was = trained_as.get(field, value)
         if field not in may_differ and was != value:
             raise ValueError(
                 f"{record_path.parent} was trained with {field}={was}, not {value}: "

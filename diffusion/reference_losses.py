@@ -11,13 +11,15 @@ from statistics import mean
 
 from diffusion.curves import Curve, Part, read_curve
 from diffusion.files import written_whole
+from diffusion.record import as_today
 
 FILE = Path(__file__).with_name("reference_losses.json")
 STEPS = (100, 300, 1000, 3000, 10_000)
 # What moves no loss at a given step, or no more than a seed does.
 IRRELEVANT = {"name", "seed", "epochs", "repeats", "painted", "precision", "sampling_steps"}
 IRRELEVANT |= {"ema", "ema_warmup"}
-DECISIVE = {"image_size", "half_size_epochs", "loss"}  # otherwise, two losses mean two things
+# Otherwise, two losses mean two things.
+DECISIVE = {"image_size", "half_size_epochs", "loss", "objective", "loss_weighting"}
 CHECK = (
     "check the learning rate, that the model was adapted to the pictures, and the schedule; look "
     "at the pictures that it was trained on"
@@ -86,9 +88,10 @@ def differences(about, other):
     ignored = set(IRRELEVANT)
     if other["config"]["decay_learning_rate"]:
         ignored.remove("epochs")  # the last epochs are those of the lowest rate
+    own_config, other_config = as_today(about["config"]), as_today(other["config"])
     pairs = {
-        field: (about["config"].get(field, value), value)
-        for field, value in other["config"].items()
+        field: (own_config.get(field, value), value)
+        for field, value in other_config.items()
         if field not in ignored
     }
     pairs["data"] = about["data"], other["data"]

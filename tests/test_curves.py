@@ -161,7 +161,7 @@ def about(seed=0, **changes):
     return {
         "config": {**dataclasses.asdict(config), "widths": list(config.widths)},
         "data": "7,370 flowers",
-        "loss": "mean_absolute_error",
+        "loss": config.loss,
         "machine": "2 CPU cores",
         "precision": "float32",
         "versions": "Keras",
@@ -234,6 +234,7 @@ def test_a_loss_is_said_to_be_normal_above_or_below(reference_file, tmp_path, lo
     [
         ({"image_size": 32}, "mine has image_size 32, the reference 64."),
         ({"loss": "mean_squared_error"}, "mine has loss mean_squared_error, the reference mean_a"),
+        ({"objective": "velocity"}, "mine has objective velocity, the reference noise."),
     ],
 )
 def test_a_loss_that_means_something_else_is_not_compared(reference_file, tmp_path, changes, words):

@@ -35,7 +35,7 @@ def figures_of(name):
     if name in FIGURES:
         return [f"fig_8_{number:02d}" for number in FIGURES[name]]
     sources = "\n".join(cell.source for cell in read(name).cells)
-    return sorted(set(re.findall(r'save_figure\(\w+, "(fig_\w+)"', sources)))
+    return sorted(set(re.findall(r'save_figure\(\s*\w+,\s*"(fig_\w+)"', sources)))
 
 
 def test_together_they_draw_all_figures_of_the_chapter():

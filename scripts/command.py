@@ -1,11 +1,31 @@
-"""What the command lines share: errors in one line, and no chatter from TensorFlow."""
+"""What the command lines share: options, errors in one line, no chatter from TensorFlow."""
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, too."""
+    """An argument parser whose errors are one line, too, and which knows what scripts share."""
+
+    def add_data_dir(self):
+        """Take --data-dir, for `load_flowers`."""
+        self.add_argument(
+            "--data-dir",
+            default=os.environ.get("DATA_DIR") or None,
+            help="folder of flowers, or the word 'painted' (default: the environment's DATA_DIR, "
+            "or what is under data/, or painted flowers)",
+        )
+
+    def add_model(self):
+        """Take --model, to draw with."""
+        self.add_argument(
+            "--model",
+            type=Path,
+            help="a .keras file or a run's folder (default: the trained model that ships, "
+            "models/flowers-64.keras)",
+        )
 
     def error(self, message):
         fail(f"{message}; {self.prog} --help lists the options")

@@ -11,12 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def parse_arguments():
     parser = command.Parser(description="Draw flowers with a trained model.")
     add = parser.add_argument
-    add(
-        "--model",
-        type=Path,
-        help="a .keras file or a run's folder (default: the trained model that ships, "
-        "models/flowers-64.keras)",
-    )
+    parser.add_model()
     add("--num-images", type=int, default=10, help="how many pictures (default: %(default)s)")
     add("--steps", type=int, default=20, help="steps of the sampler (default: %(default)s)")
     add(

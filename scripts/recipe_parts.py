@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import time
 
 import command
@@ -25,7 +26,7 @@ def parse_arguments():
     )
     add = parser.add_argument
     add("--preset", default="quick", help="whose network and size (default: %(default)s)")
-    add("--data-dir", help="folder of flowers (default: the environment's DATA_DIR, or data/)")
+    parser.add_data_dir()
     add(
         "--seconds",
         type=float,
@@ -50,10 +51,12 @@ def main():
     from diffusion.holdout import hold_out
 
     preset = get_preset(arguments.preset)
-    flowers = load_flowers(arguments.data_dir, preset.image_size, preset.fit)
+    flowers = load_flowers(
+        arguments.data_dir, preset.image_size, preset.fit, progress=sys.stderr.isatty()
+    )
     learn, held, words = hold_out(flowers)
-    pictures = flowers.images[learn], flowers.images[held][:384]
-    print(f"{len(learn):,} pictures to learn from; judged by 384 of {words}")
+    pictures = flowers.images[learn], flowers.images[held[:384]]
+    print(f"{len(learn):,} pictures to learn from; judged by {len(pictures[1])} of {words}")
     rows = [("recipe", "steps", "loss of the network", "loss of its average")]
     for name, config in recipes(preset):
         runs = [

@@ -1,6 +1,5 @@
 """Train a diffusion model on flowers: a command line over diffusion.training."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -19,11 +18,7 @@ def parse_arguments():
         help="book: the chapter's numbers; quick: minutes on two CPU cores; laptop: an hour; "
         "tiny: seconds, for tests (default: %(default)s)",
     )
-    add(
-        "--data-dir",
-        help="folder of flowers, or the word 'painted' (default: the environment's "
-        "DATA_DIR, or what is under data/, or painted flowers)",
-    )
+    parser.add_data_dir()
     add(
         "--output",
         type=Path,
@@ -138,7 +133,7 @@ def run(arguments, config):
     from diffusion.training import default_folder, train
 
     flowers = load_flowers(
-        arguments.data_dir or os.environ.get("DATA_DIR") or None,
+        arguments.data_dir,
         config.image_size,
         config.fit,
         painted=config.painted,

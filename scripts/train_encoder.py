@@ -1,6 +1,5 @@
 """Train the encoder that pictures are compared by: a command line over diffusion.classifier."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,16 +11,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def parse_arguments():
     parser = command.Parser(
-        description="Train a small classifier of the flowers' species. What it works out before it "
-        "names one, its features, is what scripts/evaluate.py compares pictures by. The validation "
-        "split (without splits: each fourth picture) is held out and tells how well it does."
+        description="Train a small classifier of the flowers' species, each of which has a folder "
+        "of its own. What it works out before it names one, its features, is what "
+        "scripts/evaluate.py compares pictures by. The validation split (without splits: each "
+        "fourth picture) is held out and tells how well it does."
     )
     add = parser.add_argument
-    add(
-        "--data-dir",
-        help="folder of flowers in a folder for each species, or the word 'painted' (default: the "
-        "environment's DATA_DIR, or what is under data/, or painted flowers)",
-    )
+    parser.add_data_dir()
     add(
         "--output",
         type=Path,
@@ -55,7 +51,7 @@ def main():
     from diffusion.data import load_flowers
 
     flowers = load_flowers(
-        arguments.data_dir or os.environ.get("DATA_DIR") or None,
+        arguments.data_dir,
         arguments.image_size,
         painted=arguments.painted,
         seed=arguments.seed,

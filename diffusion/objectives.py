@@ -16,10 +16,12 @@ loss of absolute errors, the weights multiply these, as they are.)
 import keras
 from keras import ops
 
+from diffusion.configured import Configured
+
 SMALLEST_RATE = 1e-5  # below the rates of any chain; to divide by less would leave only rounding
 
 
-class Objective:
+class Objective(Configured):
     """What all objectives share: weights, and how they are saved.
 
     weighting: a `Weighting`, or None: then the errors of this objective's own target count alike.
@@ -58,7 +60,7 @@ class Objective:
     def from_config(cls, config):
         """Make the objective again from what `get_config` returned."""
         weighting = keras.saving.deserialize_keras_object(config.get("weighting"))
-        return cls(**{**config, "weighting": weighting})
+        return super().from_config({**config, "weighting": weighting})
 
 
 @keras.saving.register_keras_serializable(package="diffusion")
@@ -114,21 +116,12 @@ class VelocityObjective(Objective):
         return (1 + snr) / snr
 
 
-class Weighting:
+class Weighting(Configured):
     """What all weightings share: a function of SNR, saved with the objective."""
 
     def __call__(self, snr):
         """Return the weight of the squared error of the noise, of the shape of `snr`, all > 0."""
         raise NotImplementedError
-
-    def get_config(self):
-        """Return the arguments that make an equal weighting."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """Make the weighting again from what `get_config` returned."""
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="diffusion")

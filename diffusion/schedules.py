@@ -13,9 +13,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion.configured import Configured
 
-class Schedule:
-    """What all schedules share: how they are saved and compared."""
+
+class Schedule(Configured):
+    """What all schedules share: how they are called and saved."""
 
     def __call__(self, diffusion_times):
         """Return (noise_rates, signal_rates), both float32 and of the shape of `diffusion_times`.
@@ -23,19 +25,6 @@ class Schedule:
         `diffusion_times`: a tensor or array of times in [0, 1]; 0 is the picture, 1 is noise.
         """
         raise NotImplementedError
-
-    def get_config(self):
-        """Return the arguments that make an equal schedule."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        """Make the schedule again from what `get_config` returned."""
-        return cls(**config)
-
-    def __repr__(self):
-        arguments = ", ".join(f"{name}={value}" for name, value in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
 
 
 @keras.saving.register_keras_serializable(package="diffusion")

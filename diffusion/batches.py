@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from diffusion.data import whole_number
+from diffusion.checks import whole_number
 
 
 class Batches(keras.utils.PyDataset):

@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers, ops
 from PIL import Image
 
-from diffusion.data import whole_number
+from diffusion.checks import whole_number
 from diffusion.files import write_json, written_whole
 from diffusion.pixels import scale_pixels
 from diffusion.precision import choose_precision, in_float32

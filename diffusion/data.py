@@ -5,7 +5,6 @@ decoded once, into a cache entry keyed by all that its pixels depend on, and map
 """
 
 import hashlib
-import operator
 import os
 import re
 import warnings
@@ -18,6 +17,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from diffusion.cache import cached
+from diffusion.checks import whole_number
 from diffusion.find import ADVICE, SPLITS, find_pictures, name_classes, natural
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -275,14 +275,3 @@ def _gather(images, rows, splits, cache_dir):
     entry = cache_dir / "-".join([source, *splits])
     key = [source, hashlib.sha256(rows.tobytes()).hexdigest()]
     return cached(entry, key, (len(rows), *images.shape[1:]), fill)[0]
-
-
-def whole_number(name, value, least):
-    """`value` as an int of at least `least`; ValueError naming it where it is none."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return number

@@ -9,12 +9,17 @@ time in [0, 1], a chain says it at T of them. `Chain.from_schedule` and `Chain.a
 one to the other, so that a network trained on either is sampled by the other, by any sampler.
 """
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
+from diffusion.checks import whole_number
 from diffusion.pixels import scale_pixels
 from diffusion.schedules import Schedule
+
+_whole = functools.partial(whole_number, "steps", least=1)
 
 
 def linear_betas(steps=1000):
@@ -184,9 +189,3 @@ def to_symmetric(images):
 def from_symmetric(images):
     """Turn images in [-1, 1] back into pictures in [0, 1]; what lies outside is clipped."""
     return ops.clip((images + 1.0) / 2.0, 0.0, 1.0)
-
-
-def _whole(steps):
-    if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-        raise ValueError(f"steps must be a whole number, 1 or more, got {steps}")
-    return int(steps)

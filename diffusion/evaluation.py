@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from diffusion.data import whole_number
+from diffusion.checks import whole_number
 from diffusion.distances import frechet_distance, kernel_distance, precision_and_recall
 from diffusion.encoder import encode
 from diffusion.latents import initial_noise

@@ -18,9 +18,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from diffusion.checks import whole_number
 from diffusion.flow import Flow, angles_at, grid, integration_weights, runge_kutta
 
 VARIANCES = ("small", "large")
+
+_whole_steps = functools.partial(whole_number, "steps", least=1)
 
 
 def ddim(denoise, schedule, noise, steps=20, eta=0.0, seed=None, on_step=None):
@@ -218,12 +221,6 @@ def thresholded(denoise, low, high, percentile=0.995):
         return (noisy_images - signal_rates * pred_images) / noise_rates, pred_images
 
     return thresholded_denoise
-
-
-def _whole_steps(steps):
-    if int(steps) != steps or steps < 1:
-        raise ValueError(f"steps must be a whole number, 1 or more, got {steps}")
-    return int(steps)
 
 
 def _fresh(seed):

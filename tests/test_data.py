@@ -617,7 +617,7 @@ def test_importing_the_loader_imports_no_tensorflow_and_of_the_library_only_its_
         "if m.split('.')[0] in ('tensorflow', 'keras', 'jax') or m.startswith('diffusion.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    wing = {"diffusion.data", "diffusion.cache", "diffusion.find"}
+    wing = {"diffusion.data", "diffusion.cache", "diffusion.checks", "diffusion.find"}
     assert set(done.stdout.split()) == wing, done.stderr
 
 

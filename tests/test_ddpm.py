@@ -256,7 +256,7 @@ def test_symmetric_images_are_the_pictures_from_minus_one_to_one(painted):
         (lambda: Chain([np.nan]), "got nan"),
         (lambda: Chain([]), "list of betas"),
         (lambda: Chain([[0.1]]), r"list of betas, got an array of shape \(1, 1\)"),
-        (lambda: linear_betas(0), "whole number, 1 or more, got 0"),
+        (lambda: linear_betas(0), "whole number of at least 1, got 0"),
         (lambda: linear_betas(20), "21 or more, got 20"),
         (lambda: cosine_betas(2.5), "got 2.5"),
         (lambda: Chain.from_schedule(LinearSchedule(), -1), "got -1"),

@@ -223,7 +223,7 @@ def test_steps_are_how_often_the_network_is_asked_and_on_step_sees_each(name, st
 @pytest.mark.parametrize(
     ("sampler", "options", "words"),
     [
-        (heun, {"steps": 0}, "steps must be a whole number, 1 or more, got 0"),
+        (heun, {"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         (heun, {"spacing": "even"}, "no spacing 'even': choose one of log_snr, time"),
         (adams_bashforth, {"order": 5}, "order must be 1, 2, 3 or 4, got 5"),
         (dpm_solver, {"order": 3}, "order must be 1 or 2, got 3"),

@@ -52,8 +52,9 @@ def ddim(denoise, schedule, noise, steps=20, eta=0.0, seed=None, on_step=None):
 
     noisy_images = ops.convert_to_tensor(noise, "float32")
     ones = ops.ones((ops.shape(noisy_images)[0], 1, 1, 1))
+    next_noise_rates, next_signal_rates = schedule(ones)
     for step in range(steps):
-        noise_rates, signal_rates = schedule(ones * (1 - step / steps))
+        noise_rates, signal_rates = next_noise_rates, next_signal_rates
         next_noise_rates, next_signal_rates = schedule(ones * (1 - (step + 1) / steps))
         pred_noises, pred_images = denoise(noisy_images, noise_rates, signal_rates)
         if on_step is not None:

@@ -41,7 +41,7 @@ class Chapter:
         return reference.Reference(network, mean, variance)
 
     def training(self, jit_compile):
-        """Case: steps of the chapter's `train_step`. jit_compile: by XLA, Keras's default."""
+        """Case: steps of the chapter's `train_step`. jit_compile: by XLA."""
         model, size = self.new_model(), self.config.image_size
         model.optimizer.build(model.network.trainable_weights)
         images = tf.random.uniform((self.config.batch_size, size, size, 3))

@@ -46,7 +46,7 @@ class Row:
 
 ROWS = {
     "training": Row("training", "images/s", "rate", 1.8, "3.5x"),
-    "xla": Row("training, Keras's default (XLA)", "images/s", "rate", 3.6, "7x"),
+    "xla": Row("training, the reference by XLA", "images/s", "rate", 3.6, "7x"),
     "sampling": Row("drawing {few}, {steps} DDIM steps", "s", "time", 3.5),
     "sampling-many": Row("drawing {many}, {steps} DDIM steps", "images/s", "rate", 3.0),
     "pipeline": Row("input after the first pass", "images/s", "rate", 100.0, "memory bandwidth"),

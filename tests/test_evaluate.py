@@ -25,7 +25,8 @@ from diffusion.holdout import hold_out, seen_in_training
 
 def averages(images):
     """An encoder without weights: the colours of a 2x2 picture, 12 features."""
-    small = keras.ops.average_pool(images, keras.ops.shape(images)[1] // 2)
+    half = keras.ops.shape(images)[1] // 2
+    small = keras.ops.average_pool(images, half, half)  # on JAX Keras needs the strides said
     return keras.ops.reshape(small, (-1, 12))
 
 

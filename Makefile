@@ -30,7 +30,7 @@ run-beyond: $(VENV)/.installed ## Execute what the chapter points at: notebooks/
 	$(BIN)/python scripts/run_notebooks.py notebooks/beyond/*.ipynb
 
 test: lint ## Check style, then run all tests, notebooks included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-test ## Check style and format, notebooks too
 	$(BIN)/ruff check .

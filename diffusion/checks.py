@@ -4,9 +4,9 @@ import operator
 
 
 def whole_number(name, value, least):
-    """`value` as an int of at least `least`; ValueError naming it where it is none."""
+    """`value` as an int of at least `least`; ValueError naming it where it is none, as True is."""
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < least:

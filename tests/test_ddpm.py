@@ -259,6 +259,7 @@ def test_symmetric_images_are_the_pictures_from_minus_one_to_one(painted):
         (lambda: linear_betas(0), "whole number of at least 1, got 0"),
         (lambda: linear_betas(20), "21 or more, got 20"),
         (lambda: cosine_betas(2.5), "got 2.5"),
+        (lambda: cosine_betas(True), "got True"),
         (lambda: Chain.from_schedule(LinearSchedule(), -1), "got -1"),
         (lambda: CHAINS["one step"].q_sample(np.ones((1, 2)), [1], np.ones((1, 2))), "0 to 0"),
         (lambda: CHAINS["one step"].q_sample(np.ones((1, 2)), [-1], np.ones((1, 2))), "got -1"),

@@ -1,14 +1,28 @@
 """Denoising diffusion models in Keras 3, in the smallest parts that still draw flowers.
 
-Import what you need from its own module: `from diffusion.unet import build_unet`. Importing this
-package alone loads no framework and downloads nothing.
+The modules at the top of this package are the ideas. Read them in this order: `schedules`, `unet`,
+`samplers`, `latents`, `objectives`, `model`; beyond the chapter `ddpm`, `self_conditioning`,
+`flow`, `likelihoods`, `bound`. Four packages surround them:
 
-To read it from the idea to the whole, take the modules in this order: `schedules`, `unet`,
-`samplers`, `latents`, `objectives`, `model`, then `data` and `batches`, then `config`, `building`,
-`training`, `callbacks`. Beyond the chapter: `ddpm`, `conditioning`, `flow`, `bound`, `metrics`. The
-rest serves these: pictures from the disk (`find`, `cache`), from a server (`fetch`, `download`) or
-from a brush (`species`, `synthetic`); `pixels`, `files`, `record`, `precision` and `backend`; a
-trained model that ships (`shipping`); loss curves (`curves`, `reference_losses`); several devices
-as one (`distribution`, `peers`); and what `make check` asks (`environment`, `advice`, `pins`,
-`probe`).
+- `diffusion.data` loads, caches and batches images;
+- `diffusion.training` trains a model and resumes interrupted runs;
+- `diffusion.evaluation` compares generated images with real ones;
+- `diffusion.support` holds what the ideas stand on.
+
+The names below load on first use: importing this package alone imports no framework.
 """
+
+from diffusion.support.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "schedules": ("LinearSchedule", "CosineSchedule", "OffsetCosineSchedule"),
+        "unet": ("build_unet",),
+        "model": ("DiffusionModel",),
+        "samplers": ("SAMPLERS", "ddim"),
+        "latents": ("initial_noise", "slerp"),
+        "data": ("load_flowers", "Batches"),
+        "training": ("get_preset", "train", "load_model", "load_run"),
+    },
+)

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion.checks import whole_number
-from diffusion.pixels import scale_pixels
 from diffusion.schedules import Schedule
+from diffusion.support.pixels import scale_pixels
+from diffusion.support.validation import whole_number
 
 _whole = functools.partial(whole_number, "steps", least=1)
 

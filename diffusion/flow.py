@@ -16,7 +16,7 @@ from keras import ops
 SPACINGS = ("log_snr", "time")
 
 
-def grid(schedule, count, spacing="log_snr"):
+def solver_angles(schedule, count, spacing="log_snr"):
     """Lay `count` angles from noise (time 1) to picture (time 0): float64, falling.
 
     schedule: its rates at time 1 and 0 are the ends (where a rate is 0 there, 0.001 is taken).
@@ -39,32 +39,32 @@ def angles_at(schedule, times):
     return np.arctan2(*(np.float64(ops.convert_to_numpy(each)) for each in rates))
 
 
-class Flow:
+class ProbabilityFlow:
     """The image on its way, and what the network says of it at an angle."""
 
     def __init__(self, denoise, noise, on_step):
-        self.denoise, self.on_step, self.asked = denoise, on_step, 0
+        self.denoise, self.on_step, self.evaluations = denoise, on_step, 0
         self.images = ops.convert_to_tensor(noise, "float32")
         self.ones = ops.ones((ops.shape(self.images)[0], 1, 1, 1))
 
-    def look(self, angle, images=None):
+    def predict(self, angle, images=None):
         """Ask for (pred_noises, pred_images) of the image, or of another in its place."""
         images = self.images if images is None else images
         rates = float(np.sin(angle)), float(np.cos(angle))
         predictions = self.denoise(images, *(self.ones * rate for rate in rates))
         if self.on_step is not None:
-            self.on_step(self.asked, images, *predictions)
-        self.asked += 1
+            self.on_step(self.evaluations, images, *predictions)
+        self.evaluations += 1
         return predictions
 
     def slope(self, angle, images=None):
         """The change of the image with the angle, dx / dphi."""
-        pred_noises, pred_images = self.look(angle, images)
+        pred_noises, pred_images = self.predict(angle, images)
         return float(np.cos(angle)) * pred_noises - float(np.sin(angle)) * pred_images
 
-    def pictures(self, angle):
+    def final_images(self, angle):
         """The end: what the network takes the image for."""
-        return self.look(angle)[1]
+        return self.predict(angle)[1]
 
 
 def runge_kutta(flow, slope, here, there, order):

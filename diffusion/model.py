@@ -13,11 +13,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion.backend import changed_state, compiled, replica
-from diffusion.conditioning import half_of_the_time, remembering
 from diffusion.objectives import NoiseObjective
-from diffusion.pixels import colour_statistics, scale_pixels
 from diffusion.samplers import ddim, thresholded
+from diffusion.self_conditioning import half_of_the_time, remembering
+from diffusion.support.backend import changed_state, compiled, replica
+from diffusion.support.pixels import colour_statistics, scale_pixels
 
 
 @keras.saving.register_keras_serializable(package="diffusion")
@@ -105,7 +105,7 @@ class DiffusionModel(keras.Model):
         images = self.normalizer.mean + images * ops.sqrt(self.normalizer.variance)
         return ops.clip(images, 0.0, 1.0)
 
-    def draw(self, shape):
+    def sample_noises_and_times(self, shape):
         """Draw what a training step needs: noises of `shape`, and times (B, 1, 1, 1) in [0, 1)."""
         number, replicas = replica()
         mine = slice(number * shape[0], (number + 1) * shape[0])
@@ -127,11 +127,11 @@ class DiffusionModel(keras.Model):
             ops.convert_to_tensor(part, "float32")
             for part in (noisy_images, noise_rates, signal_rates)
         )
-        inputs = self.inputs_for(noisy_images, noise_rates, earlier_images)
-        outputs = self.answer(inputs, training)
+        inputs = self.network_inputs(noisy_images, noise_rates, earlier_images)
+        outputs = self.call_network(inputs, training)
         return self.objective.predictions(outputs, noisy_images, noise_rates, signal_rates)
 
-    def inputs_for(self, noisy_images, noise_rates, earlier_images=None):
+    def network_inputs(self, noisy_images, noise_rates, earlier_images=None):
         """List what the network is shown: the noisy images, their noise *variance*, and so on."""
         inputs = [noisy_images, noise_rates**2]
         if self.self_conditioned:
@@ -139,7 +139,7 @@ class DiffusionModel(keras.Model):
             inputs.append(nothing if earlier_images is None else earlier_images)
         return inputs
 
-    def answer(self, inputs, training=False):
+    def call_network(self, inputs, training=False):
         """Ask the network that is being trained, or its moving average."""
         if training:
             return self.network(inputs, training=True)
@@ -157,7 +157,7 @@ class DiffusionModel(keras.Model):
         weights (B, 1, 1, 1) are the objective's, or None.
         """
         images = self.normalize(images)
-        noises, diffusion_times = self.draw(ops.shape(images))
+        noises, diffusion_times = self.sample_noises_and_times(ops.shape(images))
         noise_rates, signal_rates = self.schedule(diffusion_times)
         noisy_images = signal_rates * images + noise_rates * noises
         earlier_images = None
@@ -165,15 +165,15 @@ class DiffusionModel(keras.Model):
             rates = noise_rates, signal_rates
             estimate = functools.partial(self.first_estimate, noisy_images, *rates, training)
             earlier_images = half_of_the_time(estimate, noisy_images, self.seed_generator)
-        inputs = self.inputs_for(noisy_images, noise_rates, earlier_images)
+        inputs = self.network_inputs(noisy_images, noise_rates, earlier_images)
         targets = self.objective.target(images, noises, noise_rates, signal_rates)
         weights = self.objective.weights(noise_rates, signal_rates)
-        return targets, self.answer(inputs, training), weights
+        return targets, self.call_network(inputs, training), weights
 
     def first_estimate(self, noisy_images, noise_rates, signal_rates, training):
         """Predict images for self-conditioning, without moving the network's running statistics."""
-        inputs = self.inputs_for(noisy_images, noise_rates)
-        outputs = self.network(inputs, training=False) if training else self.answer(inputs)
+        inputs = self.network_inputs(noisy_images, noise_rates)
+        outputs = self.network(inputs, training=False) if training else self.call_network(inputs)
         return self.objective.predictions(outputs, noisy_images, noise_rates, signal_rates)[1]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -204,9 +204,7 @@ class DiffusionModel(keras.Model):
         for weight, average in zip(self.network.weights, self.ema_network.weights, strict=True):
             average.assign(kept * average + (1 - kept) * weight)
 
-    def reverse_diffusion(
-        self, initial_noise, diffusion_steps=20, sampler=ddim, threshold=None, **options
-    ):
+    def reverse_diffusion(self, initial_noise, steps=20, sampler=ddim, threshold=None, **options):
         """Take the noise away, step by step: normalised images from noise (B, S, S, 3).
 
         sampler: any function of `samplers`' one shape; options go to it.
@@ -221,12 +219,12 @@ class DiffusionModel(keras.Model):
                 for level in (0.0, 1.0)
             )
             denoise = thresholded(denoise, black, white, threshold)
-        return sampler(denoise, self.schedule, initial_noise, diffusion_steps, **options)
+        return sampler(denoise, self.schedule, initial_noise, steps, **options)
 
     def generate(
         self,
         num_images=None,
-        diffusion_steps=20,
+        steps=20,
         *,
         initial_noise=None,
         seed=None,
@@ -250,7 +248,7 @@ class DiffusionModel(keras.Model):
             initial_noise = keras.random.normal(shape, seed=seed)
         if "seed" in inspect.signature(sampler).parameters:
             options["seed"] = seed
-        images = self.reverse_diffusion(initial_noise, diffusion_steps, sampler, **options)
+        images = self.reverse_diffusion(initial_noise, steps, sampler, **options)
         return ops.convert_to_numpy(self.denormalize(images))
 
     def get_config(self):

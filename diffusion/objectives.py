@@ -16,7 +16,7 @@ loss of absolute errors, the weights multiply these, as they are.)
 import keras
 from keras import ops
 
-from diffusion.configured import Configured
+from diffusion.support.validation import Configured
 
 SMALLEST_RATE = 1e-5  # below the rates of any chain; to divide by less would leave only rounding
 
@@ -41,7 +41,7 @@ class Objective(Configured):
         """Return (pred_noises, pred_images), both (B, S, S, 3), from what the network says."""
         raise NotImplementedError
 
-    def squared_error(self, snr):
+    def error_scale(self, snr):
         """Return the squared error of the target that one of 1 in the noise amounts to."""
         raise NotImplementedError
 
@@ -50,7 +50,7 @@ class Objective(Configured):
         if self.weighting is None:
             return None
         snr = signal_to_noise(noise_rates, signal_rates)
-        return self.weighting(snr) / self.squared_error(snr)
+        return self.weighting(snr) / self.error_scale(snr)
 
     def get_config(self):
         """Return the arguments that make an equal objective."""
@@ -76,7 +76,7 @@ class NoiseObjective(Objective):
     def predictions(self, outputs, noisy_images, noise_rates, signal_rates):
         return outputs, (noisy_images - noise_rates * outputs) / _divisor(signal_rates)
 
-    def squared_error(self, snr):
+    def error_scale(self, snr):
         return ops.ones_like(snr)
 
 
@@ -93,7 +93,7 @@ class ImageObjective(Objective):
     def predictions(self, outputs, noisy_images, noise_rates, signal_rates):
         return (noisy_images - signal_rates * outputs) / _divisor(noise_rates), outputs
 
-    def squared_error(self, snr):
+    def error_scale(self, snr):
         return 1 / snr
 
 
@@ -112,7 +112,7 @@ class VelocityObjective(Objective):
         pred_noises = noise_rates * noisy_images + signal_rates * outputs
         return pred_noises, signal_rates * noisy_images - noise_rates * outputs
 
-    def squared_error(self, snr):
+    def error_scale(self, snr):
         return (1 + snr) / snr
 
 

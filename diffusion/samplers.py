@@ -18,8 +18,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion.checks import whole_number
-from diffusion.flow import Flow, angles_at, grid, integration_weights, runge_kutta
+from diffusion.flow import (
+    ProbabilityFlow,
+    angles_at,
+    integration_weights,
+    runge_kutta,
+    solver_angles,
+)
+from diffusion.support.validation import whole_number
 
 VARIANCES = ("small", "large")
 
@@ -87,9 +93,9 @@ def ancestral(denoise, schedule, noise, steps=20, variance="small", seed=None, o
         raise ValueError(f"no variance {variance!r}: choose one of {', '.join(VARIANCES)}")
     steps, seed = _whole_steps(steps), _fresh(seed)
     angles = angles_at(schedule, np.linspace(1, 0, steps + 1))
-    flow = Flow(denoise, noise, on_step)
+    flow = ProbabilityFlow(denoise, noise, on_step)
     for here, there in itertools.pairwise(angles):
-        pred_images = flow.look(here)[1]
+        pred_images = flow.predict(here)[1]
         # beta = 1 - alpha = 1 - cos^2(here) / cos^2(there), so that no digits are lost
         beta = np.sin(here + there) * np.sin(here - there) / np.cos(there) ** 2
         shrunk = np.sin(there) ** 2 / np.sin(here) ** 2  # (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t)
@@ -106,15 +112,15 @@ def heun(denoise, schedule, noise, steps=20, spacing="log_snr", on_step=None):
     """Follow the flow by Heun's method, of second order: go, look at the slope there, correct.
 
     It asks twice for each step of its own, so of an even number of `steps` one is left unused.
-    spacing: how the steps are laid; see `grid`. The rest, and the result, is as in `ddim`.
+    spacing: how the steps are laid; see `solver_angles`. The rest, and the result, is as in `ddim`.
     Karras et al. 2022 (arXiv:2206.00364), algorithm 1 without its noise, here in the angle.
     """
-    angles = grid(schedule, (_whole_steps(steps) - 1) // 2 + 1, spacing)
-    flow = Flow(denoise, noise, on_step)
+    angles = solver_angles(schedule, (_whole_steps(steps) - 1) // 2 + 1, spacing)
+    flow = ProbabilityFlow(denoise, noise, on_step)
     for here, there in itertools.pairwise(angles):
         first = flow.slope(here)
         flow.images = flow.images + runge_kutta(flow, first, here, there, order=2)
-    return flow.pictures(angles[-1])
+    return flow.final_images(angles[-1])
 
 
 def adams_bashforth(denoise, schedule, noise, steps=20, order=2, spacing="log_snr", on_step=None):
@@ -124,7 +130,8 @@ def adams_bashforth(denoise, schedule, noise, steps=20, order=2, spacing="log_sn
     question however high the order. Orders 3 and 4 begin with Runge-Kutta steps (1 and 4 questions
     more), since a poor start would spoil the order; where the steps do not suffice for that, the
     order is lowered.
-    order: 1 (Euler's method) to 4. spacing: see `grid`. The rest, and the result, is as in `ddim`.
+    order: 1 (Euler's method) to 4. spacing: see `solver_angles`.
+    The rest, and the result, is as in `ddim`.
     Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations I", III.1 and III.5.
     Raises ValueError for another order, spacing, or steps below 1.
     """
@@ -134,8 +141,8 @@ def adams_bashforth(denoise, schedule, noise, steps=20, order=2, spacing="log_sn
     more = {1: 0, 2: 0, 3: 1, 4: 4}
     while more[order] and steps - 1 - more[order] < order:
         order -= 1
-    angles = grid(schedule, steps - more[order], spacing)
-    flow, slopes = Flow(denoise, noise, on_step), []
+    angles = solver_angles(schedule, steps - more[order], spacing)
+    flow, slopes = ProbabilityFlow(denoise, noise, on_step), []
     for step, (here, there) in enumerate(itertools.pairwise(angles)):
         slopes = [flow.slope(here), *slopes][:order]
         if order > 2 and step < order - 2:
@@ -145,7 +152,7 @@ def adams_bashforth(denoise, schedule, noise, steps=20, order=2, spacing="log_sn
             weights = integration_weights(past, here, there)
             change = sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
         flow.images = flow.images + change
-    return flow.pictures(angles[-1])
+    return flow.final_images(angles[-1])
 
 
 def dpm_solver(
@@ -165,20 +172,20 @@ def dpm_solver(
     to lie on a line through the last two predictions.
     order: 2, or 1 to take only the last prediction, which is DDIM.
     stochastic: add fresh noise at each step (SDE-DPM-Solver++(2M)); `seed` is as in `ddim`.
-    spacing: see `grid`. The rest, and the result, is as in `ddim`.
+    spacing: see `solver_angles`. The rest, and the result, is as in `ddim`.
     Lu et al. 2022 (arXiv:2211.01095), algorithm 2 and, stochastic, section 5.
     Raises ValueError for another order, spacing, or steps below 1.
     """
     if order not in (1, 2):
         raise ValueError(f"order must be 1 or 2, got {order}")
-    angles = grid(schedule, _whole_steps(steps), spacing)
+    angles = solver_angles(schedule, _whole_steps(steps), spacing)
     noise_rates, signal_rates = np.sin(angles), np.cos(angles)
     log_snrs = np.log(signal_rates / noise_rates)  # the paper's lambda
     if stochastic:
         seed = _fresh(seed)
-    flow, last = Flow(denoise, noise, on_step), None
+    flow, last = ProbabilityFlow(denoise, noise, on_step), None
     for step, here in enumerate(angles[:-1]):
-        pred_images = flow.look(here)[1]
+        pred_images = flow.predict(here)[1]
         width = log_snrs[step + 1] - log_snrs[step]
         target = pred_images
         if order == 2 and last is not None:
@@ -195,7 +202,7 @@ def dpm_solver(
             fresh_noises = keras.random.normal(ops.shape(flow.images), seed=seed)
             fresh = noise_rates[step + 1] * np.sqrt(1 - decay)
             flow.images = flow.images + float(fresh) * fresh_noises
-    return flow.pictures(angles[-1])
+    return flow.final_images(angles[-1])
 
 
 def thresholded(denoise, low, high, percentile=0.995):

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion.configured import Configured
+from diffusion.support.validation import Configured
 
 
 class Schedule(Configured):

@@ -13,7 +13,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # an isolated Python (-I) loo
 
 import command  # noqa: E402
 
-from diffusion import advice, environment  # noqa: E402
+from doctor import advice, checks  # noqa: E402
 
 
 def parse_arguments():
@@ -37,12 +37,12 @@ def main():
     if data_dir and data_dir != "painted":
         # the environment's counts from the project's folder, as it does for the notebooks
         data_dir = os.path.abspath(arguments.data_dir or str(ROOT / data_dir))
-    findings = environment.examine(ROOT, data_dir)
+    findings = checks.examine(ROOT, data_dir)
     next_command = advice.what_next(findings, ROOT, data_dir)
-    missing = [finding for finding in findings if finding.mark == environment.MISSING]
+    missing = [finding for finding in findings if finding.mark == checks.MISSING]
     if arguments.json:
-        checks = [finding._asdict() for finding in findings]
-        print(json.dumps({"ok": not missing, "checks": checks, "next": next_command}, indent=1))
+        rows = [finding._asdict() for finding in findings]
+        print(json.dumps({"ok": not missing, "checks": rows, "next": next_command}, indent=1))
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:

@@ -49,8 +49,15 @@ def main():
     if arguments.steps_per_epoch is not None and arguments.steps_per_epoch < 1:
         command.fail(f"--steps-per-epoch must be 1 or more, got {arguments.steps_per_epoch}")
     command.load_keras()  # for the look of all figures; and TensorBoard imports TensorFlow
-    from diffusion.curves import read_curve
-    from diffusion.reference_losses import FILE, collect, draw, read_references, table, verdict
+    from diffusion.training.curves import read_curve
+    from diffusion.training.reference_losses import (
+        FILE,
+        collect,
+        plot_losses,
+        read_references,
+        table,
+        verdict,
+    )
 
     if arguments.collect:
         file = arguments.to or FILE
@@ -70,7 +77,7 @@ def main():
     print(f"Preset {preset} on {reference['data']}:\n\n{table(reference, curves)}\n")
     for curve in curves:
         print("\n".join(verdict(curve, reference)))
-    draw(arguments.output, reference, curves)
+    plot_losses(arguments.output, reference, curves)
     print(f"figure in {arguments.output}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Download the Oxford 102 flowers without an account: a command line over diffusion.download."""
+"""Download the Oxford 102 flowers without an account."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,14 @@ from pathlib import Path
 import command
 
 try:
-    from diffusion import download, fetch
+    from diffusion.data import download, http
 except ModuleNotFoundError as error:
     print(f"error: no module {error.name!r}: use .venv/bin/python", file=sys.stderr)
     sys.exit(2)
 
-DATA_DIR = Path(__file__).resolve().parents[1] / "data"
+from diffusion.support.paths import data_home
+
+DATA_DIR = data_home()
 
 
 def parse_arguments():
@@ -55,7 +57,7 @@ def main():
         download.download_oxford(
             arguments.data_dir, arguments.base_url, checksums, arguments.retries
         )
-    except (fetch.DownloadError, OSError) as error:
+    except (http.DownloadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

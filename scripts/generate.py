@@ -102,14 +102,14 @@ def main():
     command.load_keras()
     from tqdm import tqdm
 
-    from diffusion.files import save_grid
     from diffusion.latents import initial_noise, walks
     from diffusion.samplers import SAMPLERS
-    from diffusion.shipping import SHIPPED, load_for_drawing
+    from diffusion.support.files import save_image_grid
+    from diffusion.training.export import SHIPPED, load_for_inference
 
     sampler, options = choose_sampler(arguments, SAMPLERS)
     path = arguments.model or SHIPPED
-    model = load_for_drawing(path)
+    model = load_for_inference(path)
     columns = None
     noise = initial_noise(arguments.num_images, model.image_size, arguments.seed)
     if arguments.interpolate:
@@ -118,14 +118,14 @@ def main():
     with tqdm(total=arguments.steps, desc="steps", disable=None) as bar:
         images = model.generate(
             initial_noise=noise,
-            diffusion_steps=arguments.steps,
+            steps=arguments.steps,
             seed=arguments.seed,
             sampler=sampler,
             threshold=arguments.threshold,
             on_step=lambda *_: bar.update(),
             **options,
         )
-    save_grid(arguments.output, images, columns, scale=max(1, 128 // model.image_size))
+    save_image_grid(arguments.output, images, columns, scale=max(1, 128 // model.image_size))
     print(
         f"{len(images)} pictures by {path}, {arguments.steps} steps of "
         f"{arguments.sampler}: {arguments.output}"

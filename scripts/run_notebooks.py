@@ -79,7 +79,7 @@ def main():
 
 def prepare(arguments):
     """Hand preset, data, model and figures folder to the kernels, and refuse what cannot be."""
-    from diffusion.config import get_preset
+    from diffusion.training.config import get_preset
 
     if arguments.preset:
         os.environ["PRESET"] = arguments.preset

@@ -1,4 +1,4 @@
-"""Make the model of a run small enough to ship: a command line over diffusion.shipping."""
+"""Make the model of a run small enough to ship: a command line over diffusion.training.export."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ def parse_arguments():
 def main():
     arguments = parse_arguments()
     command.load_keras()
-    from diffusion.shipping import load_run, ship
+    from diffusion.training.export import export_run, load_run
 
     run = load_run(arguments.run)
-    ship(run, arguments.output)
+    export_run(run, arguments.output)
     megabytes = arguments.output.stat().st_size / 1e6
     print(f"{run.caption}: {arguments.output}, {megabytes:.1f} MB")
 

@@ -1,4 +1,4 @@
-"""Train a diffusion model on flowers: a command line over diffusion.training."""
+"""Train a diffusion model on flowers: a command line over diffusion.training.loop."""
 
 import sys
 from pathlib import Path
@@ -94,7 +94,7 @@ def parse_arguments():
 
 def main():
     arguments = parse_arguments()
-    from diffusion.config import get_preset
+    from diffusion.training.config import get_preset
 
     names = ("epochs", "seed", "learning_rate", "precision", "batch_size")
     names += ("objective", "loss", "loss_weighting", "self_conditioning")
@@ -111,7 +111,7 @@ def main():
         command.load_keras()
         return run(arguments, config)
     command.load_keras()
-    from diffusion import distribution
+    from diffusion.training import distribution
 
     with distribution.start(
         arguments.coordinator,
@@ -127,10 +127,10 @@ def run(arguments, config):
     """Train as `arguments` and `config` say, and report; return the exit status."""
     import keras
 
-    from diffusion.data import load_flowers
-    from diffusion.distribution import is_first
-    from diffusion.precision import choose_precision
-    from diffusion.training import default_folder, train
+    from diffusion.data.flowers import load_flowers
+    from diffusion.support.precision import choose_precision
+    from diffusion.training.distribution import is_first
+    from diffusion.training.loop import default_folder, train
 
     flowers = load_flowers(
         arguments.data_dir,

@@ -1,4 +1,4 @@
-"""Train the encoder that pictures are compared by: a command line over diffusion.classifier."""
+"""Train the encoder whose features images are compared in."""
 
 import sys
 import time
@@ -48,7 +48,7 @@ def main():
     arguments = parse_arguments()
     check(arguments)
     command.load_keras()
-    from diffusion.data import load_flowers
+    from diffusion.data.flowers import load_flowers
 
     flowers = load_flowers(
         arguments.data_dir,
@@ -66,9 +66,9 @@ def main():
 
 def train(arguments, flowers):
     """Train on the flowers, save the result with its record; return what to say about it."""
-    from diffusion.classifier import accuracy, save_classifier, train_classifier
-    from diffusion.holdout import hold_out
-    from diffusion.record import machine, versions
+    from diffusion.data.holdout import hold_out
+    from diffusion.evaluation.classifier import accuracy, save_classifier, train_classifier
+    from diffusion.training.record import machine, versions
 
     classes = len(flowers.class_names)
     kept, held, words = hold_out(flowers)

@@ -35,7 +35,7 @@ def real_flowers_dir():
 @pytest.fixture(scope="session")
 def tiny():
     """The preset for tests."""
-    from diffusion.config import get_preset
+    from diffusion.training.config import get_preset
 
     return get_preset("tiny")
 
@@ -43,7 +43,7 @@ def tiny():
 @pytest.fixture(scope="session")
 def painted(tiny, tmp_path_factory):
     """A few painted flowers, for the tiny preset."""
-    from diffusion.data import load_flowers
+    from diffusion.data.flowers import load_flowers
 
     cache = tmp_path_factory.mktemp("cache")
     return load_flowers(
@@ -54,7 +54,7 @@ def painted(tiny, tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(tiny, painted, tmp_path_factory):
     """A run of the tiny preset, finished: two epochs on painted flowers."""
-    from diffusion.training import train
+    from diffusion.training.loop import train
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return train(tiny, painted, folder, tensorboard=ON_TENSORFLOW, verbose=0)

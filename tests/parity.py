@@ -11,11 +11,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from diffusion.config import get_preset
-from diffusion.data import load_flowers
+from diffusion.data.flowers import load_flowers
 from diffusion.model import DiffusionModel
 from diffusion.schedules import OffsetCosineSchedule
-from diffusion.training import load_model, train
+from diffusion.training.config import get_preset
+from diffusion.training.loop import load_model, train
 from diffusion.unet import build_unet
 
 SIZE, BATCH, STEPS = 16, 8, 5
@@ -34,7 +34,7 @@ class Replaying(DiffusionModel):
     That state is part of what is compiled and of what is saved, as for real random numbers.
     """
 
-    def draw(self, shape):
+    def sample_noises_and_times(self, shape):
         _, step = ops.unstack(ops.cast(self.seed_generator.next(), "int32"))
         return ops.take(NOISES, step, axis=0), ops.take(TIMES, step, axis=0)
 
@@ -81,7 +81,7 @@ def variables(model, step):
 
 def drawn(model):
     """Pictures drawn from `START`, and what becomes of it in other numbers of steps, unclipped."""
-    seen = {"pictures/5": model.generate(initial_noise=START, diffusion_steps=5)}
+    seen = {"pictures/5": model.generate(initial_noise=START, steps=5)}
     for count in (1, 20):
         seen[f"unclipped/{count}"] = ops.convert_to_numpy(model.reverse_diffusion(START, count))
     return seen

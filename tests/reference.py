@@ -111,10 +111,10 @@ class Reference:
             ema_weight.assign(0.999 * ema_weight + (1 - 0.999) * weight)
         return noise_loss
 
-    def reverse_diffusion(self, initial_noise, diffusion_steps):
-        step_size = 1.0 / diffusion_steps
+    def reverse_diffusion(self, initial_noise, steps):
+        step_size = 1.0 / steps
         current_images = initial_noise
-        for step in range(diffusion_steps):
+        for step in range(steps):
             diffusion_times = tf.ones((len(initial_noise), 1, 1, 1)) - step * step_size
             noise_rates, signal_rates = offset_cosine_diffusion_schedule(diffusion_times)
             pred_noises, pred_images = self.denoise(
@@ -126,6 +126,6 @@ class Reference:
             current_images = next_signal_rates * pred_images + next_noise_rates * pred_noises
         return pred_images
 
-    def generate(self, initial_noise, diffusion_steps):
-        images = self.reverse_diffusion(initial_noise, diffusion_steps)
+    def generate(self, initial_noise, steps):
+        images = self.reverse_diffusion(initial_noise, steps)
         return tf.clip_by_value(self.mean + images * self.variance**0.5, 0.0, 1.0)

@@ -16,7 +16,7 @@ from diffusion.latents import initial_noise
 from diffusion.model import DiffusionModel
 from diffusion.samplers import ancestral, ddim
 from diffusion.schedules import CosineSchedule, LinearSchedule, OffsetCosineSchedule
-from diffusion.training import load_model, train
+from diffusion.training.loop import load_model, train
 from diffusion.unet import build_unet
 
 CHAINS = {

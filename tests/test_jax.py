@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(
 PROGRAM = """
 import sys
 import numpy as np
-from diffusion.config import get_preset
-from diffusion.data import load_flowers
-from diffusion.training import load_model, train
+from diffusion.training.config import get_preset
+from diffusion.data.flowers import load_flowers
+from diffusion.training.loop import load_model, train
 
 folder = sys.argv[1]
 config = get_preset("tiny", epochs=3, half_size_epochs=1)
@@ -46,9 +46,9 @@ print("agreed")
 BFLOAT16 = """
 import sys
 import numpy as np
-from diffusion.config import get_preset
-from diffusion.data import load_flowers
-from diffusion.training import load_model, train
+from diffusion.training.config import get_preset
+from diffusion.data.flowers import load_flowers
+from diffusion.training.loop import load_model, train
 
 flowers = load_flowers("painted", 16, painted=48, cache_dir=sys.argv[1], progress=False)
 float32 = train(get_preset("tiny", epochs=1), flowers, sys.argv[1] + "/float32", verbose=0)

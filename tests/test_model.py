@@ -11,7 +11,7 @@ import pytest
 from diffusion.latents import initial_noise
 from diffusion.model import DiffusionModel, scale_pixels
 from diffusion.schedules import OffsetCosineSchedule
-from diffusion.training import build, load_model
+from diffusion.training.loop import build, load_model
 from diffusion.unet import build_unet
 
 
@@ -63,7 +63,7 @@ def test_denoise_undoes_the_mixing_when_the_noise_is_known(model, painted):
 
 
 def test_each_picture_of_a_batch_gets_a_time_of_its_own(model):
-    noises, times = model.draw((64, 8, 8, 3))
+    noises, times = model.sample_noises_and_times((64, 8, 8, 3))
     times = np.asarray(times)
     assert times.shape == (64, 1, 1, 1) and len(np.unique(times)) > 60
     assert 0 <= times.min() < 0.1 and 0.9 < times.max() < 1
@@ -105,11 +105,11 @@ def test_the_optimizer_moves_the_network_and_never_the_average(model, painted):
 
 def test_evaluate_and_generate_use_the_average(model, painted):
     noise = initial_noise(2, 16, seed=0)
-    drawn = model.generate(initial_noise=noise, diffusion_steps=2)
+    drawn = model.generate(initial_noise=noise, steps=2)
     loss = model.evaluate(painted.images[:8], batch_size=8, verbose=0)
     for weight in model.network.weights:
         weight.assign(np.full(weight.shape, np.nan))
-    np.testing.assert_array_equal(model.generate(initial_noise=noise, diffusion_steps=2), drawn)
+    np.testing.assert_array_equal(model.generate(initial_noise=noise, steps=2), drawn)
     assert np.isfinite(loss)
     assert np.isfinite(model.evaluate(painted.images[:8], batch_size=8, verbose=0))
     for weight in model.ema_network.weights:
@@ -144,7 +144,7 @@ def test_generate_gives_pictures_that_follow_from_the_seed(trained):
     assert np.abs(one - trained.model.generate(3, 4, seed=6)).max() > 0.01
     np.testing.assert_allclose(
         one,
-        trained.model.generate(initial_noise=initial_noise(3, 16, seed=5), diffusion_steps=4),
+        trained.model.generate(initial_noise=initial_noise(3, 16, seed=5), steps=4),
         atol=1e-6,
     )
 
@@ -158,11 +158,11 @@ def test_generate_wants_one_of_number_and_noise(trained):
 RELOAD = """
 import sys
 import numpy as np
-from diffusion.training import load_model
+from diffusion.training.loop import load_model
 
 path, noise, batch, out = sys.argv[1:]
 model = load_model(path)
-images = model.generate(initial_noise=np.load(noise), diffusion_steps=5)
+images = model.generate(initial_noise=np.load(noise), steps=5)
 for _ in range(3):
     model.train_on_batch(np.load(batch))
 np.savez(out, images=images, seed=model.seed_generator.state,
@@ -182,7 +182,7 @@ def test_a_new_process_reloads_the_model_to_the_bit_and_trains_on_as_if_never_st
     theirs = np.load(tmp_path / "out.npz")
 
     model = load_model(path)
-    kept = trained.model.generate(initial_noise=noise, diffusion_steps=5)
+    kept = trained.model.generate(initial_noise=noise, steps=5)
     np.testing.assert_array_equal(theirs["images"], kept)
     for _ in range(3):
         model.train_on_batch(painted.images[:8])

@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 from keras import ops
 
-from diffusion.building import build, load_model
-from diffusion.conditioning import half_of_the_time, remembering
-from diffusion.config import get_preset
 from diffusion.latents import initial_noise
 from diffusion.model import DiffusionModel
 from diffusion.objectives import (
@@ -25,7 +22,10 @@ from diffusion.objectives import (
 )
 from diffusion.samplers import SAMPLERS
 from diffusion.schedules import OffsetCosineSchedule
-from diffusion.training import train
+from diffusion.self_conditioning import half_of_the_time, remembering
+from diffusion.training.building import build, load_model
+from diffusion.training.config import get_preset
+from diffusion.training.loop import train
 from diffusion.unet import build_unet
 
 ANGLES = np.linspace(0.05, 1.52, 40).reshape(-1, 1, 1, 1)  # signal to noise from 400 to 0.0026
@@ -122,7 +122,7 @@ def test_the_loss_of_a_step_is_the_weighted_mean_of_its_errors(painted, name, we
     random = np.random.default_rng(0)
     noises = random.normal(size=images.shape).astype("float32")
     times = random.uniform(size=(8, 1, 1, 1)).astype("float32")
-    model.draw = lambda shape: (noises, times)
+    model.sample_noises_and_times = lambda shape: (noises, times)
     model.run_eagerly = True
     noise_rates, signal_rates = map(np.asarray, model.schedule(times))
     # The untrained network says zero, so that the target itself is the error.
@@ -189,7 +189,7 @@ class TwiceTheNoise(Objective):
     def predictions(self, outputs, noisy_images, noise_rates, signal_rates):
         return NoiseObjective().predictions(outputs / 2, noisy_images, noise_rates, signal_rates)
 
-    def squared_error(self, snr):
+    def error_scale(self, snr):
         return 4 * ops.ones_like(snr)
 
 
@@ -293,7 +293,7 @@ def step_on(painted, estimate):
     model.adapt(painted.images)
     random = np.random.default_rng(0)
     noises = random.normal(size=(8, 16, 16, 3)).astype("float32")
-    model.draw = lambda shape: (noises, np.full((8, 1, 1, 1), 0.4, "float32"))
+    model.sample_noises_and_times = lambda shape: (noises, np.full((8, 1, 1, 1), 0.4, "float32"))
     if estimate == "a constant":
         rates = model.schedule(np.full((8, 1, 1, 1), 0.4, "float32"))
         noisy_images = rates[1] * model.normalize(painted.images[:8]) + rates[0] * noises

@@ -35,7 +35,7 @@ def draws():
 class Replaying(DiffusionModel):
     """The library's model, given its random numbers from outside: one batch at a time."""
 
-    def draw(self, shape):
+    def sample_noises_and_times(self, shape):
         return self.replay
 
     def take(self, images, noises, times):
@@ -109,7 +109,7 @@ def test_ddim_from_the_same_noise_agrees(draws):
         tolerance = 1e-4 * np.abs(theirs).max()
         ours = model.reverse_diffusion(noise, steps)
         np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)
-        drawn = model.generate(initial_noise=noise, diffusion_steps=steps)
+        drawn = model.generate(initial_noise=noise, steps=steps)
         np.testing.assert_allclose(drawn, chapter.generate(noise, steps), atol=1e-3)
 
 

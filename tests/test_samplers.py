@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from diffusion.flow import SPACINGS, grid
+from diffusion.flow import SPACINGS, solver_angles
 from diffusion.samplers import (
     SAMPLERS,
     adams_bashforth,
@@ -236,8 +236,8 @@ def test_a_solver_names_what_it_cannot_do(sampler, options, words):
 
 @pytest.mark.parametrize("schedule", [OffsetCosineSchedule(), CosineSchedule()])
 def test_the_grid_goes_from_noise_to_picture_evenly_in_what_it_is_told(schedule):
-    by_time = grid(schedule, 9, "time")
-    by_log_snr = grid(schedule, 9, "log_snr")
+    by_time = solver_angles(schedule, 9, "time")
+    by_log_snr = solver_angles(schedule, 9, "log_snr")
     # Both schedules turn at a constant speed, so even in time is even in the angle.
     np.testing.assert_allclose(np.diff(by_time[1:-1], n=2), 0, atol=1e-6)
     np.testing.assert_allclose(np.diff(np.log(np.tan(by_log_snr)), n=2), 0, atol=1e-9)

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from PIL import Image
 
 from diffusion import schedules
-from diffusion.files import grid
+from diffusion.support.files import image_grid
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_preset_and_data_come_from_the_environment(monkeypatch):
 
 
 def test_sample_batch_is_the_first_batch(painted):
-    from diffusion.batches import Batches
+    from diffusion.data.batches import Batches
 
     batches = Batches(painted.images, 8)
     np.testing.assert_array_equal(utils.sample_batch(batches), batches[0])
@@ -86,7 +86,7 @@ def test_sample_batch_is_the_first_batch(painted):
 
 def test_a_grid_has_each_picture_in_its_place_and_white_where_none_is():
     images = np.linspace(0, 0.9, 7)[:, None, None, None] * np.ones((7, 2, 3, 3))
-    laid = grid(images, columns=4)
+    laid = image_grid(images, columns=4)
     assert laid.shape == (4, 12, 3) and laid.dtype == np.uint8
     for index in range(7):
         row, column = divmod(index, 4)

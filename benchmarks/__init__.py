@@ -1,0 +1,1 @@
+"""Benchmarks: speed, memory, recipes and cost growth; run as `python -m benchmarks.NAME`."""

@@ -1,0 +1,227 @@
+"""What the benchmarks measure of this library, and how: cases, and rounds of them in alternation.
+
+A case is a function `case(count) -> seconds` that does `count` units of its work (training steps,
+draws, epochs of batches) and returns only when they are done.
+"""
+
+import dataclasses
+import itertools
+import statistics
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image
+
+from diffusion.data.batches import Batches, EpochFromFit
+from diffusion.data.cache import cached
+from diffusion.data.folders import find_pictures
+from diffusion.data.painting import paint_flowers
+from diffusion.training.config import get_preset
+from diffusion.training.loop import build
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How much work a benchmark does; `config` says with which network."""
+
+    config: object
+    few: int = 10  # pictures drawn at once
+    many: int = 256  # the same, for throughput
+    steps: int = 20  # of the sampler
+    many_steps: int = 1  # of those, how many are measured for `many`; the cost is linear in them
+    pictures: int = 200  # files that the input pipeline reads
+    picture_size: tuple = (500, 667)  # width and height of the painted ones, as Oxford's
+    rows: int = 8189  # pictures that the cached array holds: more than a processor's cache
+    memory_steps: int = 4  # training steps of the processes whose memory is measured
+    seconds: float = 3.0  # that a case takes at least, in each round, if one unit takes less
+
+
+DEFAULT = Setting(get_preset("book"))
+QUICK = Setting(
+    get_preset("tiny", precision="auto"), 2, 4, 4, 2, 24, (100, 133), 200, 3, seconds=0.05
+)
+
+
+@dataclasses.dataclass
+class Timing:
+    """Seconds a unit of work took: the first time, and in each round after it."""
+
+    first: float
+    rounds: list
+
+
+def alternate(cases, rounds, seconds, report=lambda line: None):
+    """Time `cases` (name -> case) in alternation; return name -> `Timing`.
+
+    The first unit of each, in which functions are traced and compiled, is the warm-up. Then come
+    `rounds` rounds of all cases in turn, so that what disturbs the machine disturbs all of them.
+    In the first round a case does one unit, later as many as fit into `seconds`, at least one.
+    """
+    timings = {}
+    for name, case in cases.items():
+        report(f"{name}: warm-up")
+        timings[name] = Timing(case(1), [])
+    for number in range(rounds):
+        for name, case in cases.items():
+            known = timings[name].rounds
+            count = max(1, int(seconds / statistics.median(known))) if known else 1
+            known.append(case(count) / count)
+            report(f"{name}: round {number + 1} of {rounds}, {known[-1]:.4g} s a unit")
+    return timings
+
+
+def timed(work):
+    """Make a case of `work(count)`, which returns when all is computed."""
+
+    def case(count):
+        start = time.perf_counter()
+        work(count)
+        return time.perf_counter() - start
+
+    return case
+
+
+class StepClock(keras.callbacks.Callback):
+    """Note when each training step has ended."""
+
+    def on_train_begin(self, logs=None):
+        self.ends = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        float(logs["loss"])  # an accelerator has computed the step once its loss can be read
+        self.ends.append((batch, time.perf_counter()))
+
+    def seconds_a_step(self):
+        """The mean over all steps but the first, which opens the data and fills the queue."""
+        (first, start), (last, end) = self.ends[0], self.ends[-1]
+        return (end - start) / (last - first)
+
+
+class Ours:
+    """The library's cases, through its public calls, as its scripts call them."""
+
+    def __init__(self, config):
+        self.config = config
+        self.model = build(self.config, total_steps=1000)
+        shape = (self.config.batch_size, self.config.image_size, self.config.image_size, 3)
+        self.pictures = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+        self.model.adapt(self.pictures)
+
+    def training(self, count):
+        """Case: `count` steps of `fit` on `Batches`."""
+        # fit may take several steps in one call to the backend; the clock sees their last.
+        steps = (count + 1) * (self.model.steps_per_execution or 1)
+        batches = Batches(self.pictures, self.config.batch_size, repeats=steps)
+        clock = StepClock()
+        self.model.fit(batches, shuffle=False, callbacks=[EpochFromFit(batches), clock], verbose=0)
+        return clock.seconds_a_step() * count
+
+    def network_alone(self):
+        """Case: the network's forward and backward pass, compiled as `fit` compiles it."""
+        random = np.random.default_rng(0)
+        shape = self.pictures.shape
+        noisy_images, noises = random.normal(size=(2, *shape)).astype("float32")
+        noise_variances = random.uniform(size=(shape[0], 1, 1, 1)).astype("float32")
+        passes = compiled_passes(self.model)
+
+        def work(count):
+            for _ in range(count):
+                loss = passes(noisy_images, noise_variances, noises)
+                float(loss)
+
+        return timed(work)
+
+    def sampling(self, num_images, steps):
+        """Case: draw `num_images` in `steps` DDIM steps."""
+
+        def work(count):
+            for seed in range(count):
+                self.model.generate(num_images, steps, seed=seed)
+
+        return timed(work)
+
+    def pipeline(self, images):
+        """An epoch of `Batches` over `images` as a case, and how many pictures that serves."""
+        batches = Batches(images, self.config.batch_size, repeats=self.config.repeats)
+
+        def work(count):
+            for _ in range(count):
+                for _ in batches:
+                    pass
+                batches.on_epoch_end()
+
+        return timed(work), len(batches) * batches.batch_size
+
+
+def compiled_passes(model):
+    """Return the forward and backward pass of the model's network as a compiled function: a loss.
+
+    All gradients are computed, and nothing is done with them.
+    """
+    network = model.network
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(jit_compile=bool(model.jit_compile))
+        def passes(noisy_images, noise_variances, noises):
+            with tf.GradientTape() as tape:
+                pred_noises = network([noisy_images, noise_variances], training=True)
+                loss = tf.reduce_mean(tf.abs(noises - pred_noises))
+            return loss, tape.gradient(loss, network.trainable_weights)
+
+        return lambda *inputs: passes(*map(tf.convert_to_tensor, inputs))[0]
+    import jax
+
+    def loss_of(weights, state, noisy_images, noise_variances, noises):
+        inputs = [noisy_images, noise_variances]
+        pred_noises, state = network.stateless_call(weights, state, inputs, training=True)
+        return abs(noises - pred_noises).mean(), state
+
+    passes = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+
+    def run(*inputs):
+        # looked up at each call: `fit` hands the old values over to be written over
+        weights = [variable.value for variable in network.trainable_variables]
+        state = [variable.value for variable in network.non_trainable_variables]
+        return jax.block_until_ready(passes(weights, state, *inputs))[0][0]
+
+    return run
+
+
+def write_pictures(folder, setting, data_dir=None):
+    """Fill `folder` with `setting.pictures` JPEG files: real ones of `data_dir`, or painted.
+
+    Painted ones get the size of Oxford's originals and some grain, so that there is as much to
+    decode. Returns what they are, for people. Raises FileNotFoundError where data_dir has none.
+    """
+    folder.mkdir(parents=True)
+    if data_dir is not None:
+        found = find_pictures(Path(data_dir).expanduser().resolve())[1]
+        if not found:
+            raise FileNotFoundError(f"no images under {data_dir}: name a folder of pictures")
+        chosen = found[:: max(1, len(found) // setting.pictures)][: setting.pictures]
+        for index, picture in enumerate(chosen):
+            with Image.open(picture.path) as image:
+                size = image.size
+            (folder / f"{index}{picture.path.suffix}").write_bytes(picture.path.read_bytes())
+        return f"{len(chosen)} pictures of {data_dir}, {size[0]}x{size[1]} for one"
+    random = np.random.default_rng(0)
+    width, height = setting.picture_size
+    for index, pixels in enumerate(paint_flowers(setting.pictures, image_size=128)[0]):
+        image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+        grainy = np.asarray(image) + random.normal(0, 5, (height, width, 1))
+        Image.fromarray(grainy.clip(0, 255).astype("uint8")).save(folder / f"{index}.jpg")
+    return f"{setting.pictures} painted pictures, {width}x{height}"
+
+
+def as_many_rows(images, rows, folder):
+    """Repeat cached `images` until there are `rows` of them, in a mapped array of their own."""
+
+    def fill(pixels):
+        for row, image in zip(range(rows), itertools.cycle(images), strict=False):
+            pixels[row] = image
+        return {"count": rows}
+
+    return cached(folder / "repeated", [rows], (rows, *images.shape[1:]), fill)[0]

@@ -1,0 +1,229 @@
+"""The rows of the benchmark's table: what each measures on both sides, and how it is judged."""
+
+import dataclasses
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+
+from benchmarks import machine, measures
+from diffusion.data.flowers import load_flowers
+from diffusion.support.precision import accelerators
+
+SCRIPTS = Path(__file__).resolve().parent
+FLOWERS, BOOK_EPOCHS = 8189, 50  # what the chapter trains on, and for how long
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row: what is measured, in which unit, and how it is judged.
+
+    kind: of a "rate" and a "time", the ratio in our favour must reach `target`; of "memory" our
+    share of the reference, of an "overhead" what we take above it, may reach it at most.
+    limit: what the hardware allows, or another reason why it cannot be passed.
+    """
+
+    what: str
+    unit: str
+    kind: str
+    target: float
+    limit: str = ""
+
+    def ratio(self, reference, ours):
+        """Compare two medians."""
+        if self.kind == "time":
+            return reference / ours
+        return ours / reference - (self.kind == "overhead")
+
+    def met(self, ratio):
+        """Return whether the target is met."""
+        return ratio >= self.target if self.kind in ("rate", "time") else ratio <= self.target
+
+
+ROWS = {
+    "training": Row("training", "images/s", "rate", 1.8, "3.5x"),
+    "xla": Row("training, the reference by XLA", "images/s", "rate", 3.6, "7x"),
+    "sampling": Row("drawing {few}, {steps} DDIM steps", "s", "time", 3.5),
+    "sampling-many": Row("drawing {many}, {steps} DDIM steps", "images/s", "rate", 3.0),
+    "pipeline": Row("input after the first pass", "images/s", "rate", 100.0, "memory bandwidth"),
+    "memory": Row("peak memory of training", "GB", "memory", 1.0),
+    "overhead": Row("a step; reference: its network alone", "ms", "overhead", 0.05, "0%"),
+    "gpu": Row("50 `book` epochs, 8,189 flowers", "min", "time", 6.0),
+}
+
+
+def say(line):
+    """Report progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Benchmark:
+    """Measures rows. `results` gathers a dictionary for each, `notes` what a reader must know."""
+
+    def __init__(self, setting, names, rounds, data_dir=None):
+        self.setting, self.rounds, self.data_dir = setting, rounds, data_dir
+        self.results, self.notes = [], []
+        self.names = set(names)
+        if "gpu" in names and not accelerators():
+            self.names.remove("gpu")
+            self.notes.append("No row for a GPU: none is seen.")
+        self.ours, self.chapter = measures.Ours(setting.config), None
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            from benchmarks import baseline
+
+            self.chapter = baseline.Chapter(setting.config)
+        else:
+            self.notes.append(f"No reference: it is written in TensorFlow, this ran on {backend}.")
+
+    def run(self):
+        """Measure all rows that are asked for."""
+        if {"training", "xla", "overhead", "gpu"} & self.names:
+            self.measure_training()
+        if "sampling" in self.names:
+            self.measure_sampling()
+        if "sampling-many" in self.names:
+            self.measure_sampling_many()
+        if "pipeline" in self.names:
+            self.measure_pipeline()
+        if "memory" in self.names:
+            self.measure_memory()
+        self.results.sort(key=lambda result: list(ROWS).index(result["row"]))
+
+    def measure_training(self):
+        """Time a training step: the chapter's, under XLA too, ours, and our network's alone."""
+        cases = {"ours": self.ours.training}
+        if self.chapter and "training" in self.names:
+            cases["chapter"] = self.chapter.training(jit_compile=False)
+        if self.chapter and "xla" in self.names:
+            cases["chapter, XLA"] = self.chapter.training(jit_compile=True)
+        if "overhead" in self.names:
+            cases["network alone"] = self.ours.network_alone()
+        timings = self.alternate("training", cases)
+        batch_size = self.setting.config.batch_size
+        self.add("training", timings, "chapter", lambda seconds: batch_size / seconds)
+        self.add("xla", timings, "chapter, XLA", lambda seconds: batch_size / seconds)
+        self.add("overhead", timings, "network alone", lambda seconds: 1000 * seconds)
+        if "gpu" in self.names:
+            steps = BOOK_EPOCHS * (FLOWERS * self.setting.config.repeats // batch_size)
+            minutes = [steps * seconds / 60 for seconds in timings["ours"].rounds]
+            self.add_figures("gpu", [30.0], minutes)
+            self.notes.append(
+                "50 epochs: ours is extrapolated from the training steps above; the 30 minutes "
+                "are what keras.io says of its example on an A100, not measured here."
+            )
+
+    def measure_sampling(self):
+        """Time drawing a few pictures, warm; the first call goes into a note."""
+        size = self.setting.few, self.setting.steps
+        cases = {"ours": self.ours.sampling(*size)}
+        if self.chapter:
+            cases["chapter"] = self.chapter.sampling(*size)
+        timings = self.alternate("sampling", cases)
+        self.add("sampling", timings, "chapter", lambda seconds: seconds)
+        first = ", ".join(f"{name} {timing.first:.2f} s" for name, timing in timings.items())
+        self.notes.append(f"Drawing {size[0]} pictures for the first time, cold: {first}.")
+
+    def measure_sampling_many(self):
+        """Time drawing many pictures, at a few of the steps only."""
+        setting = self.setting
+        size = setting.many, setting.many_steps
+        cases = {"ours": self.ours.sampling(*size)}
+        if self.chapter:
+            cases["chapter"] = self.chapter.sampling(*size)
+        timings = self.alternate("sampling-many", cases)
+        parts = setting.steps / setting.many_steps
+        per_second = setting.many / parts
+        self.add("sampling-many", timings, "chapter", lambda seconds: per_second / seconds)
+        self.notes.append(
+            f"Drawing {setting.many}: both sides are measured at {setting.many_steps} of "
+            f"{setting.steps} steps, times {parts:g}, since the cost is linear in them."
+        )
+
+    def measure_pipeline(self):
+        """Time an epoch of input: files decoded in each pass, against the mapped array."""
+        setting, config = self.setting, self.setting.config
+        with tempfile.TemporaryDirectory() as folder:
+            files, cache = Path(folder, "files"), Path(folder, "cache")
+            about = measures.write_pictures(files, setting, self.data_dir)
+            start = time.perf_counter()
+            flowers = load_flowers(
+                files, config.image_size, config.fit, cache_dir=cache, progress=False
+            )
+            decoding = time.perf_counter() - start
+            rows = measures.as_many_rows(flowers.images, setting.rows, cache)
+            # an epoch's case, and how many pictures it serves
+            epochs = {"ours": self.ours.pipeline(rows)}
+            if self.chapter:
+                epochs["chapter"] = self.chapter.pipeline(files)
+            timings = self.alternate("pipeline", {name: epochs[name][0] for name in epochs})
+        rates = {
+            name: [epochs[name][1] / seconds for seconds in timing.rounds]
+            for name, timing in timings.items()
+        }
+        self.add_figures("pipeline", rates.get("chapter"), rates["ours"])
+        self.notes.append(
+            f"Input: {about}. Ours has decoded them once, in {decoding:.2f} s, and serves uint8 "
+            f"from a mapped array of {setting.rows:,} rows, in which they are repeated."
+        )
+
+    def measure_memory(self):
+        """Take the greatest resident size of a process of each side; one run: it hardly varies."""
+        config, steps = self.setting.config, self.setting.memory_steps
+        say("memory: ours")
+        with tempfile.TemporaryDirectory() as folder:
+            options = ["--preset", config.name, "--data-dir", self.data_dir or "painted"]
+            options += ["--output", folder, "--max-steps", steps]
+            ours = machine.peak_memory(SCRIPTS / "train.py", *options)[0]
+        reference = None
+        if self.chapter:
+            say("memory: chapter")
+            command = SCRIPTS / "baseline.py", config.name, steps
+            reference = [machine.peak_memory(*command)[0] / 1e9]
+        self.add_figures("memory", reference, [ours / 1e9])
+        self.notes.append(
+            f"Memory: the most that each process held in {steps} steps; ours is scripts/train.py, "
+            "with its data, checkpoint and pictures drawn, the chapter's the steps alone."
+        )
+
+    def alternate(self, name, cases):
+        """Time cases in rounds of all of them."""
+        return measures.alternate(
+            cases, self.rounds, self.setting.seconds, lambda line: say(f"{name}: {line}")
+        )
+
+    def add(self, name, timings, reference, convert):
+        """Add a row of timings in its unit, if it is asked for."""
+        if name in self.names:
+            figures = [
+                [convert(seconds) for seconds in timings[side].rounds] if side in timings else None
+                for side in (reference, "ours")
+            ]
+            self.add_figures(name, *figures)
+
+    def add_figures(self, name, reference, ours):
+        """Add a row: the figures of each round, of the reference (None: there is none) and ours."""
+        row = ROWS[name]
+        sides = {"reference": reference and summary(reference), "ours": summary(ours)}
+        ratio = met = None
+        if reference:
+            ratio = row.ratio(sides["reference"]["median"], sides["ours"]["median"])
+            met = row.met(ratio)
+        what = row.what.format(**dataclasses.asdict(self.setting))
+        judged = {"ratio": ratio, "kind": row.kind, "target": row.target, "limit": row.limit}
+        self.results.append(
+            {"row": name, "what": what, "unit": row.unit, **sides, **judged, "met": met}
+        )
+
+
+def summary(figures):
+    """Median, range and all figures of the rounds, as plain numbers."""
+    return {
+        "median": statistics.median(figures),
+        "least": min(figures),
+        "most": max(figures),
+        "rounds": list(figures),
+    }

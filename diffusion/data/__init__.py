@@ -1,0 +1,15 @@
+"""Images in: find pictures, decode them once, hold some out, serve them in batches."""
+
+from diffusion.support.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "flowers": ("Flowers", "load_flowers", "read_image"),
+        "batches": ("Batches", "EpochFromFit", "halve"),
+        "holdout": ("hold_out", "seen_in_training"),
+        "painting": ("paint_flowers",),
+        "species": ("SPECIES",),
+        "download": ("download_oxford",),
+    },
+)

@@ -1,0 +1,1 @@
+"""What the ideas stand on: backends, precision, pixels, files, validation, normalization."""

@@ -1,0 +1,78 @@
+"""Write files whole or not at all, and lay pictures out in a grid."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """Give a temporary path to write to; rename it to `path` if nothing was raised meanwhile.
+
+    A reader, or a run that is started again after a crash, sees the old file or the new one,
+    never half of one. The temporary file lies beside `path` and has its suffix.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # so that not even a power cut leaves half of it
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_lock(folder):
+    """Make `folder` and hold it for this process; the system lets go of it if we are killed.
+
+    Raises FileExistsError if another process holds it, OSError if it cannot be written to. (On
+    Windows, which has no flock, two processes are not told apart.)
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except BlockingIOError as error:
+            raise FileExistsError(
+                f"another process is training in {folder}: wait for it, or choose another folder"
+            ) from error
+        yield
+
+
+def write_json(path, content):
+    """Write `content` as JSON, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def image_grid(images, columns=None):
+    """Lay pictures (N, S, S, 3) in [0, 1] side by side: one uint8 picture (rows*S, columns*S, 3).
+
+    columns: default all in one row up to ten. The last row is filled with white.
+    """
+    images = np.round(np.asarray(images) * 255).astype("uint8")
+    count, height, width, channels = images.shape
+    columns = min(columns or 10, count)
+    rows = -(-count // columns)
+    blank = np.full((rows * columns - count, height, width, channels), 255, "uint8")
+    cells = np.concatenate([images, blank]).reshape(rows, columns, height, width, channels)
+    return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+
+
+def save_image_grid(path, images, columns=None, scale=1):
+    """Save pictures (N, S, S, 3) in [0, 1] as one picture file, each pixel `scale` wide."""
+    picture = Image.fromarray(image_grid(images, columns))
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.NEAREST)
+    with written_whole(path) as temporary:
+        picture.save(temporary)

@@ -1,0 +1,1 @@
+"""The environment check behind `make check`: it runs before anything is installed."""

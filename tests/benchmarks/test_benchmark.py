@@ -1,0 +1,231 @@
+"""The benchmark measures what it says, reports all of it, and names mistakes. No timings here."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import machine
+import measures
+
+# the issue's table: row -> target
+TARGETS = {
+    "training": 1.8,
+    "xla": 3.6,
+    "sampling": 3.5,
+    "sampling-many": 3,
+    "pipeline": 100,
+    "memory": 1,
+    "overhead": 0.05,
+}
+
+
+def run(script, *arguments, backend=None):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if backend:
+        environment["KERAS_BACKEND"] = backend
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=environment,
+    )
+
+
+def strict(text):
+    """Read JSON as the standard has it: without NaN and Infinity."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A quick run of all rows: its folder, report and printed table."""
+    pytest.importorskip("tensorflow", reason="the reference is written in TensorFlow")
+    folder = tmp_path_factory.mktemp("benchmark")
+    options = ["--quick", "--rounds", 2, "--markdown"]
+    options += ["--json", folder / "b.json", "--plot", folder / "b.png"]
+    finished = run("benchmark.py", *options, backend="tensorflow")
+    assert finished.returncode == 0, finished.stderr
+    return folder, strict((folder / "b.json").read_text()), finished.stdout
+
+
+def test_every_row_is_measured_on_both_sides_and_judged(quick):
+    _, report, _ = quick
+    rows = {row["row"]: row for row in report["rows"]}
+    assert {name: row["target"] for name, row in rows.items()} == TARGETS
+    for name, row in rows.items():
+        for side in (row["reference"], row["ours"]):
+            assert len(side["rounds"]) == (1 if name == "memory" else 2)
+            assert 0 < side["least"] <= side["median"] <= side["most"]
+            assert side["median"] == pytest.approx(np.median(side["rounds"]))
+        theirs, ours = row["reference"]["median"], row["ours"]["median"]
+        ratio = {"sampling": theirs / ours, "overhead": (ours - theirs) / theirs}
+        assert row["ratio"] == pytest.approx(ratio.get(name, ours / theirs))
+        at_most = name in ("memory", "overhead")
+        within = row["ratio"] <= row["target"] if at_most else row["ratio"] >= row["target"]
+        assert row["met"] == within
+
+
+def test_the_report_says_on_what_machine_and_how(quick):
+    _, report, _ = quick
+    about = report["machine"]
+    assert about["cores"] >= 1 and about["precision"] in ("float32", "mixed_bfloat16")
+    assert any(version.startswith("Keras 3") for version in about["versions"])
+    assert report["seconds"] > 0 and report["rounds"] == 2
+    assert any("cold" in note for note in report["notes"])
+
+
+def test_the_printed_table_has_every_row(quick):
+    _, report, printed = quick
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(TARGETS)
+    assert {line.count("|") for line in lines} == {8}
+    for row, line in zip(report["rows"], lines[2:], strict=True):
+        assert row["what"] in line and row["unit"] in line
+
+
+def test_the_plot_is_a_picture(quick):
+    folder, _, _ = quick
+    assert np.asarray(Image.open(folder / "b.png").convert("L")).std() > 10
+
+
+def test_without_tensorflow_ours_alone_is_measured_and_the_reason_given(tmp_path):
+    only = ["--only", "training", "overhead", "sampling"]
+    options = ["--quick", "--rounds", 1, *only, "--json", tmp_path / "b.json"]
+    finished = run("benchmark.py", *options, backend="jax")
+    assert finished.returncode == 0, finished.stderr
+    assert "No reference" in finished.stdout and "jax" in finished.stdout
+    rows = {row["row"]: row for row in strict((tmp_path / "b.json").read_text())["rows"]}
+    assert list(rows) == ["training", "sampling", "overhead"]
+    for name in ("training", "sampling"):
+        assert rows[name]["reference"] is None and rows[name]["met"] is None
+        assert rows[name]["ours"]["median"] > 0
+    assert rows["overhead"]["reference"]["median"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["benchmark.py", "--rounds", "0"], "--rounds must be 1 or more, got 0"),
+        (["benchmark.py", "--only", "everything"], "'everything'"),
+        (["benchmark.py", "--data-dir", "no/such/folder"], "no/such/folder"),
+        (["benchmark.py", "--plot", "ratios.txt"], "ratios.txt"),
+        (["benchmark.py", "--json", "."], "is a folder"),
+        (["cost_growth.py", "--rounds", "0"], "--rounds must be 1 or more, got 0"),
+        (["cost_growth.py", "--only", "height"], "'height'"),
+        (["cost_growth.py", "--plot", "growth"], "--plot growth"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(arguments, words):
+    finished = run(*arguments)
+    assert finished.returncode == 2 and words in finished.stderr
+    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
+
+
+def test_cases_take_turns_and_each_round_is_as_long_as_asked():
+    calls = []
+
+    def case(name, seconds):
+        return lambda count: calls.append((name, count)) or seconds * count
+
+    timings = measures.alternate({"slow": case("slow", 5.0), "fast": case("fast", 0.5)}, 3, 2.0)
+    warm_up, first = [("slow", 1), ("fast", 1)], [("slow", 1), ("fast", 1)]
+    assert calls == warm_up + first + 2 * [("slow", 1), ("fast", 4)]
+    assert timings["fast"].rounds == [0.5, 0.5, 0.5] and timings["slow"].first == 5.0
+
+
+def test_peak_memory_is_the_childs_own_and_not_its_parents():
+    ballast = np.ones(60_000_000)  # 480 MB
+    peak, printed = machine.peak_memory("-c", "print(len(b'x' * 200_000_000))")
+    assert printed == "200000000\n"
+    assert 200e6 < peak < 300e6
+    assert len(ballast)
+
+
+def test_a_process_that_fails_is_reported_by_its_last_line():
+    with pytest.raises(RuntimeError, match="there is no such thing"):
+        machine.peak_memory("-c", "raise SystemExit('oh\\nthere is no such thing')")
+
+
+def test_the_clock_leaves_out_the_first_step():
+    clock = measures.StepClock()
+    clock.ends = [(0, 100.0), (1, 102.0), (2, 104.0)]
+    assert clock.seconds_a_step() == 2.0
+
+
+def test_the_pictures_of_a_folder_are_taken_evenly_and_named(tmp_path):
+    (tmp_path / "from").mkdir()
+    for index in range(10):
+        Image.new("RGB", (40, 30), (index, 0, 0)).save(tmp_path / "from" / f"{index}.png")
+    setting = measures.dataclasses.replace(measures.QUICK, pictures=5)
+    about = measures.write_pictures(tmp_path / "to", setting, tmp_path / "from")
+    assert about.startswith("5 pictures") and "40x30" in about
+    reds = sorted(Image.open(path).getpixel((0, 0))[0] for path in (tmp_path / "to").iterdir())
+    assert reds == [0, 2, 4, 6, 8]
+
+
+def test_the_chapters_pipeline_serves_what_is_counted(tmp_path):
+    pytest.importorskip("tensorflow", reason="the reference is written in TensorFlow")
+    import baseline
+
+    measures.write_pictures(tmp_path / "files", measures.QUICK)
+    config = measures.dataclasses.replace(measures.QUICK.config, repeats=2)
+    batches, count = baseline.Chapter(config).batches(tmp_path / "files")
+    served = list(batches)
+    assert sum(len(batch) for batch in served) == count == 48
+    assert served[0].shape == (config.batch_size, config.image_size, config.image_size, 3)
+    assert 0 <= np.min(served) < 0.3 and 0.5 < np.max(served) <= 1
+
+
+def test_the_growth_of_cost_is_measured_point_by_point(tmp_path):
+    outputs = ["--json", tmp_path / "g.json", "--plot", tmp_path / "g.png"]
+    finished = run("cost_growth.py", "--quick", "--rounds", 2, "--only", "batch", *outputs)
+    assert finished.returncode == 0, finished.stderr
+    report = strict((tmp_path / "g.json").read_text())
+    points = report["sweeps"]["batch"]
+    assert [(point["value"], point["pictures"]) for point in points] == [(4, 4), (8, 8)]
+    for point in points:
+        assert 0 < point["least"] <= point["seconds"] <= point["most"]
+        assert 100e6 < report["nothing"] < point["peak_bytes"] < 10e9
+    assert finished.stdout.count("batch size (pictures)") == 2
+    assert np.asarray(Image.open(tmp_path / "g.png").convert("L")).std() > 10
+
+
+def test_each_sweep_varies_one_number_of_the_book_preset():
+    import growth
+
+    from diffusion.training.config import get_preset
+
+    book = measures.dataclasses.asdict(get_preset("book"))
+    fields = {"batch": "batch_size", "size": "image_size", "width": "widths"}
+    for name, field in fields.items():
+        for value in growth.SWEEPS[name].values:
+            changes = growth.point_of(name, value)["changes"]
+            config = get_preset(changes.pop("preset"), **changes)
+            other = measures.dataclasses.asdict(config)
+            differing = {key for key in book if list_of(book[key]) != list_of(other[key])}
+            assert differing <= {field}
+            if name == "width":
+                assert np.allclose(other["widths"], np.multiply(book["widths"], value))
+            else:
+                assert other[field] == value
+    for name, (drawn, steps) in {"steps": (10, 50), "drawn": (50, 5)}.items():
+        point = growth.point_of(name, 50)
+        assert (point["drawn"], point["steps"]) == (drawn, steps)
+        assert point["changes"] == {"preset": "book"}
+
+
+def list_of(value):
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,284 @@
+"""Batches: each epoch's order follows from seed and epoch number alone, in Keras's hands too."""
+
+import contextlib
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from diffusion.data.batches import Batches, EpochFromFit
+
+COUNT = 23  # a prime: batches never divide it
+
+
+def numbered_images(count=COUNT):
+    """Images that carry their own number, in their left half alone."""
+    images = np.zeros((count, 2, 2, 3), dtype=np.uint8)
+    images[:, :, 0] = np.arange(count)[:, None, None] + 1
+    return images
+
+
+def numbers(batch):
+    return (np.asarray(batch).max(axis=(1, 2, 3)) - 1).tolist()
+
+
+def expected_order(seed, epoch, repeats=1, batch_size=4, count=COUNT):
+    order = [
+        row
+        for repeat in range(repeats)
+        for row in np.random.default_rng([seed, epoch, repeat]).permutation(count)
+    ]
+    return order[: len(order) // batch_size * batch_size]
+
+
+class Recorder(keras.Model):
+    """A real model with one weight, which keeps the numbers of the images it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+        self.dense = keras.layers.Dense(1)
+
+    def call(self, images):
+        return self.dense(keras.ops.cast(images, "float32"))
+
+    def compute_loss(self, x, y=None, y_pred=None, sample_weight=None, training=True):
+        # In a trace there are no numbers: each backend has an error of its own for that.
+        with contextlib.suppress(NotImplementedError, TypeError, ValueError):
+            self.seen.extend(numbers(np.asarray(x)))
+        return keras.ops.mean(y_pred**2)
+
+
+def recorder():
+    """A Recorder with all parts built: else fit, on JAX, throws an epoch away to build them."""
+    model = Recorder()
+    model.compile(optimizer="sgd", run_eagerly=True)
+    model.train_on_batch(numbered_images(1))
+    model.seen.clear()
+    return model
+
+
+def fit_and_record(batches, **options):
+    model = recorder()
+    model.fit(batches, **{"shuffle": False, "verbose": 0, **options})
+    length = len(batches) * batches.batch_size
+    return [model.seen[i : i + length] for i in range(0, len(model.seen), length)]
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_an_epoch_is_its_permutations_one_after_another(repeats):
+    batches = Batches(numbered_images(), batch_size=4, repeats=repeats, seed=5, epoch=2)
+    served = [number for batch in batches for number in numbers(batch)]
+    assert served == expected_order(5, 2, repeats)
+    assert len(batches) == COUNT * repeats // 4
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_batch_is_the_same_in_whichever_order_batches_are_asked_for(flip):
+    options = {"batch_size": 4, "repeats": 2, "flip": flip, "seed": 1}
+    forwards = Batches(numbered_images(), **options)
+    backwards = Batches(numbered_images(), **options)
+    first = [forwards[i] for i in range(len(forwards))]
+    last = [backwards[i] for i in reversed(range(len(backwards)))][::-1]
+    np.testing.assert_array_equal(first, last)
+    np.testing.assert_array_equal(first, [forwards[i] for i in range(len(forwards))])
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    batches = Batches(numbered_images(), batch_size=COUNT)
+    orders = set()
+    for seed in range(3):
+        for epoch in range(3):
+            batches = Batches(numbered_images(), batch_size=COUNT, seed=seed, epoch=epoch)
+            orders.add(tuple(numbers(batches[0])))
+    assert len(orders) == 9
+    assert all(sorted(order) == list(range(COUNT)) for order in orders)
+
+
+def test_flipping_mirrors_about_half_of_the_images_and_leaves_their_order():
+    images = numbered_images(200)
+    plain = Batches(images, batch_size=200)[0]
+    flipped = Batches(images, batch_size=200, flip=True)[0]
+    assert numbers(plain) == numbers(flipped)
+    mirrored = flipped[:, 0, 0, 0] == 0  # the number now stands on the right
+    np.testing.assert_array_equal(flipped[mirrored], plain[mirrored][:, :, ::-1])
+    np.testing.assert_array_equal(flipped[~mirrored], plain[~mirrored])
+    assert 70 < mirrored.sum() < 130
+    again = Batches(images, batch_size=200, flip=True, epoch=1)[0]
+    assert not np.array_equal(mirrored, again[:, 0, 0, 0] == 0)
+
+
+def test_the_repeats_of_an_epoch_are_not_flipped_alike():
+    batches = Batches(numbered_images(64), 64, repeats=2, shuffle=False, flip=True)
+    assert not np.array_equal(batches[0], batches[1])
+
+
+def test_without_shuffling_images_come_as_they_lie_and_the_remainder_is_dropped():
+    batches = Batches(numbered_images(), batch_size=5, repeats=2, shuffle=False)
+    served = [number for batch in batches for number in numbers(batch)]
+    assert served == (list(range(COUNT)) * 2)[:45]
+
+
+def test_batches_are_writable_copies_of_mapped_images(tmp_path):
+    np.save(tmp_path / "images.npy", numbered_images())
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    batch = Batches(mapped, batch_size=4, shuffle=False, flip=True)[0]
+    assert type(batch) is np.ndarray and batch.dtype == np.uint8
+    batch[:] = 0  # would raise, or spoil the images, if it were a view
+    np.testing.assert_array_equal(mapped, numbered_images())
+
+
+def test_too_few_images_for_a_batch_are_refused_with_the_numbers():
+    with pytest.raises(ValueError, match=r"23 images x 2 repeats do not fill one batch of 64"):
+        Batches(numbered_images(), batch_size=64, repeats=2)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_batch_i_with_start_k_is_batch_i_plus_k_without(flip):
+    options = {"batch_size": 4, "repeats": 2, "flip": flip, "seed": 6}
+    whole = Batches(numbered_images(), **options)
+    for epoch in range(2):
+        whole.epoch = epoch
+        for start in (0, 1, 7, 10):
+            part = Batches(numbered_images(), start=start, epoch=epoch, **options)
+            assert len(part) == 11 - start
+            np.testing.assert_array_equal(
+                [part[i] for i in range(len(part))], [whole[i] for i in range(start, 11)]
+            )
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_fit_of_one_epoch_can_go_on_amid_it(workers):
+    batches = Batches(numbered_images(), batch_size=4, seed=7, epoch=3, start=2, workers=workers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of batches asked for out of order
+        (rest,) = fit_and_record(batches, initial_epoch=3, epochs=4)
+    assert rest == expected_order(7, 3)[8:]
+
+
+@pytest.mark.parametrize("start", [5, 6, 100])
+def test_a_start_that_leaves_no_batch_is_refused_with_what_may_be_chosen(start):
+    message = rf"start={start} leaves out all 5 batches of an epoch: choose 0 to 4"
+    with pytest.raises(ValueError, match=message):
+        Batches(numbered_images(), batch_size=4, start=start)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"repeats": 0},
+        {"seed": -1},
+        {"epoch": -1},
+        {"start": -1},
+        {"batch_size": 1.5},
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name_and_value(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"{name} must be .* got {value}"):
+        Batches(numbered_images(), **{"batch_size": 4, **wrong})
+
+
+def test_a_batch_beyond_the_last_is_an_index_error():
+    batches = Batches(numbered_images(), batch_size=4)
+    for index in (-1, len(batches)):
+        with pytest.raises(IndexError, match="of 5"):
+            batches[index]
+
+
+def test_a_loop_by_hand_goes_on_to_the_next_epoch():
+    batches = Batches(numbered_images(), batch_size=4, seed=3)
+    for epoch in range(3):
+        served = [number for batch in batches for number in numbers(batch)]
+        assert served == expected_order(3, epoch)
+        batches.on_epoch_end()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_each_epoch_of_fit_sees_its_own_order(workers):
+    batches = Batches(numbered_images(), batch_size=4, repeats=2, seed=7, workers=workers)
+    assert fit_and_record(batches, epochs=4) == [expected_order(7, e, 2) for e in range(4)]
+    assert batches.epoch == 4
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_resumed_fit_sees_what_an_uninterrupted_one_would(workers):
+    batches = Batches(numbered_images(), batch_size=4, seed=7, workers=workers)
+    batches.epoch = 2
+    assert fit_and_record(batches, initial_epoch=2, epochs=4) == [
+        expected_order(7, epoch) for epoch in (2, 3)
+    ]
+
+
+def test_fit_called_again_goes_on_where_it_stopped():
+    batches = Batches(numbered_images(), batch_size=4)
+    fit_and_record(batches, epochs=2)
+    assert fit_and_record(batches, epochs=1) == [expected_order(0, 2)]
+
+
+def test_an_epoch_broken_off_can_be_run_again_by_its_number():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 1:
+                raise KeyboardInterrupt
+
+    batches = Batches(numbered_images(), batch_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        fit_and_record(batches, epochs=1, callbacks=[Interrupt()])
+    batches.epoch = 0
+    assert fit_and_record(batches, epochs=1) == [expected_order(0, 0)]
+
+
+def test_validation_does_not_disturb_the_order_of_training():
+    training = Batches(numbered_images(), batch_size=4)
+    held_out = Batches(numbered_images(), batch_size=4, shuffle=False)
+
+    model = recorder()
+    model.fit(training, validation_data=held_out, epochs=2, shuffle=False, verbose=0)
+    passes = [model.seen[i : i + 20] for i in range(0, 80, 20)]
+    assert passes[0::2] == [expected_order(0, 0), expected_order(0, 1)]
+    assert passes[1::2] == [list(range(20))] * 2
+
+
+def test_the_epoch_can_follow_fit_itself():
+    batches = Batches(numbered_images(), batch_size=4, epoch=9)  # a stale number
+    orders = fit_and_record(batches, initial_epoch=3, epochs=5, callbacks=[EpochFromFit(batches)])
+    assert orders == [expected_order(0, 3), expected_order(0, 4)]
+
+
+def test_an_epoch_that_fit_throws_away_shifts_nothing_where_the_epoch_follows_fit():
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("distribution strategies are TensorFlow's")
+    epochs = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            epochs.append(batches.epoch)
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
+        model.compile(optimizer="sgd", loss="mse")
+    batches = WithTargets(numbered_images(), batch_size=4)
+    callbacks = [EpochFromFit(batches), Keep()]
+    model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    assert epochs == [0] * 5 + [1] * 5
+
+
+class WithTargets(Batches):
+    """Batches for a model that learns a number from each image."""
+
+    def __getitem__(self, index):
+        return super().__getitem__(index).astype("float32"), np.zeros((self.batch_size, 1))
+
+
+def test_a_fit_that_reorders_the_batches_is_warned_of_once_an_epoch():
+    keras.utils.set_random_seed(0)
+    batches = Batches(numbered_images(), batch_size=1)
+    with pytest.warns(UserWarning, match="pass shuffle=False to fit"):
+        fit_and_record(batches, epochs=1, shuffle=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit_and_record(batches, epochs=2)

@@ -1,0 +1,117 @@
+"""A memory budget: data sets larger than memory work through the memory-mapped cache.
+
+Each test caps a process of its own (RLIMIT_DATA: what it allocates and maps privately; a mapped
+file does not count, for its pages can be dropped) a little above what it uses, and gives it more
+pictures than fit below that. That they do not fit is checked in the same process.
+"""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="RLIMIT_DATA counts what is mapped on Linux only"
+)
+
+CAP = """
+import re, resource, sys
+from pathlib import Path
+import numpy as np
+
+def cap(megabytes):
+    used = int(re.search(r"VmData:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+    limit = used * 1024 + megabytes * 10**6
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+def must_not_fit(make):
+    try:
+        make()
+    except MemoryError:
+        return
+    sys.exit("the cap caps nothing")
+
+folder = Path(sys.argv[1])
+"""
+
+DECODE = """
+from PIL import Image
+from diffusion.data.flowers import load_flowers
+
+cap(100)
+flowers = load_flowers(folder / "jpg", 256, cache_dir=folder / "cache", progress=False)
+assert flowers.images.nbytes == 1200 * 256 * 256 * 3
+some = load_flowers(
+    folder / "jpg", 256, splits=("train", "test"), cache_dir=folder / "cache", progress=False
+)
+assert some.images.nbytes == 800 * 256 * 256 * 3
+np.testing.assert_array_equal(some.images[-1], Image.open(folder / "picture.bmp"))
+must_not_fit(lambda: np.array(some.images))
+"""
+
+TRAIN = """
+from diffusion.data import painting
+from diffusion.training.config import get_preset
+from diffusion.data.flowers import load_flowers
+from diffusion.training.loop import build, halve, train
+
+def paint(count, image_size, seed, progress, out):  # a few; the others stay black
+    out[:1000] = np.random.default_rng(seed).integers(0, 256, out[:1000].shape, "uint8")
+    return out, np.zeros(count, int)
+
+painting.paint_flowers = paint
+config = get_preset("tiny", image_size=64, half_size_epochs=1)
+
+def last_half_size_step_and_first_full_size_step(count):
+    flowers = load_flowers("painted", 64, painted=count, cache_dir=folder, progress=False)
+    steps = count // config.batch_size
+    model = build(config, 1, 32)
+    model.optimizer.iterations.assign(steps - 1)
+    run = train(
+        config, flowers, folder / str(count), model=model, max_steps=steps + 1, sample_every=0,
+        verbose=0,
+    )
+    assert run.model.image_size == 64 and len(run.losses) == 2, run.record
+    return flowers.images
+
+last_half_size_step_and_first_full_size_step(16)  # what any training takes is no part of it
+cap(280)
+images = last_half_size_step_and_first_full_size_step(100_000)
+assert images.nbytes == 100_000 * 64 * 64 * 3
+must_not_fit(lambda: np.array(images))
+must_not_fit(lambda: halve(images))
+"""
+
+
+def run(program, folder):
+    program = textwrap.dedent(CAP + program)
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-c", program, str(folder)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    finally:  # up to 1.2 GB
+        for file in folder.rglob("images.uint8"):
+            file.unlink()
+    assert finished.returncode == 0, finished.stderr[-2000:]
+
+
+def test_pictures_beyond_the_memory_are_decoded_and_chosen_from(tmp_path):
+    from PIL import Image
+
+    picture = tmp_path / "picture.bmp"
+    Image.effect_noise((256, 256), 60).convert("RGB").save(picture)
+    for split in ("train", "valid", "test"):
+        (tmp_path / "jpg" / split / "1").mkdir(parents=True)
+        for number in range(400):
+            (tmp_path / "jpg" / split / "1" / f"{number}.bmp").hardlink_to(picture)
+    run(DECODE, tmp_path)
+
+
+def test_pictures_beyond_the_memory_are_trained_on_at_half_and_at_full_size(tmp_path):
+    run(TRAIN, tmp_path)

@@ -3,7 +3,44 @@
 import argparse
 import os
 import sys
+from operator import ge, gt, le, lt
 from pathlib import Path
+
+
+def number(kind=int, least=None, most=None, above=None, below=None):
+    """Return an argparse type: a number of `kind` (int or float) within the given bounds."""
+    bounds = {"at least": least, "at most": most, "above": above, "below": below}
+    bounds = {words: bound for words, bound in bounds.items() if bound is not None}
+    holds = {"at least": ge, "at most": le, "above": gt, "below": lt}
+    what = "a whole number" if kind is int else "a number"
+    wanted = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items())
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not all(holds[words](value, bound) for words, bound in bounds.items()):
+            raise argparse.ArgumentTypeError(
+                f"must be {what} {wanted}, got {text!r}".replace("  ", " ")
+            )
+        return value
+
+    return convert
+
+
+SEED = number(least=0, most=2**32 - 1)  # what Keras takes as a seed on every backend
+
+
+def one_of(names):
+    """Return an argparse type: one of `names`, all of which a wrong value lists."""
+
+    def convert(text):
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"no {text!r}: choose one of {', '.join(names)}")
+        return text
+
+    return convert
 
 
 class Parser(argparse.ArgumentParser):

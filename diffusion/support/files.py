@@ -8,6 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 @contextlib.contextmanager
 def written_whole(path):
@@ -29,24 +34,23 @@ def written_whole(path):
 
 
 @contextlib.contextmanager
-def folder_lock(folder):
-    """Make `folder` and hold it for this process; the system lets go of it if we are killed.
+def folder_lock(folder, doing="training"):
+    """Create `folder` and hold it for this process; the system releases it if we are killed.
 
-    Raises FileExistsError if another process holds it, OSError if it cannot be written to. (On
-    Windows, which has no flock, two processes are not told apart.)
+    doing: what the message says that another process does there. Raises FileExistsError if another
+    process holds it, OSError if the folder cannot be written to. On systems without flock, such as
+    Windows, two processes are not told apart.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except BlockingIOError as error:
-            raise FileExistsError(
-                f"another process is training in {folder}: wait for it, or choose another folder"
-            ) from error
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FileExistsError(
+                    f"another process is {doing} in {folder}: wait for it, or choose another folder"
+                ) from error
         yield
 
 

@@ -1,0 +1,20 @@
+"""Lay out a table as text or Markdown."""
+
+
+def lay_out(rows, markdown=False, right=()):
+    """Return the lines of a table whose first row holds the headings.
+
+    rows: sequences of texts, all of one length. markdown: print Markdown, else padded columns.
+    right: the columns, by number, that are aligned to the right.
+    """
+    if markdown:
+        rules = ("---:" if column in right else "---" for column in range(len(rows[0])))
+        head, *others = ["| " + " | ".join(row) + " |" for row in rows]
+        return [head, "| " + " | ".join(rules) + " |", *others]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(_padded(row, widths, right)).rstrip() for row in rows]
+
+
+def _padded(row, widths, right):
+    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.rjust(width) if column in right else cell.ljust(width)

@@ -17,7 +17,8 @@ def names_in(module, registry):
     """
     source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            if [getattr(target, "id", None) for target in node.targets] == [registry]:
-                return tuple(ast.literal_eval(key) for key in node.value.keys)
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Dict):
+            continue
+        if [getattr(target, "id", None) for target in node.targets] == [registry]:
+            return tuple(ast.literal_eval(key) for key in node.value.keys)
     raise LookupError(f"diffusion/{module}.py has no dictionary {registry}")

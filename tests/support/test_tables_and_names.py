@@ -40,7 +40,7 @@ def test_the_names_read_are_those_of_the_registry(module, registry):
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", ""])
 def test_a_number_out_of_range_is_named(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="at least 1.*got"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"at least 1.*got"):
         command.number(least=1)(text)
 
 

@@ -110,15 +110,17 @@ def main():
                 command.fail(f"--{name.replace('_', '-')} goes with --distribute")
         command.load_keras()
         return run(arguments, config)
-    command.load_keras()
-    from diffusion.training import distribution
+    from diffusion.training import distribution, supervisor
 
-    with distribution.start(
-        arguments.coordinator,
-        arguments.num_processes,
-        arguments.process_id,
-        arguments.peer_timeout,
-    ) as devices:
+    place = distribution.addresses(
+        arguments.coordinator, arguments.num_processes, arguments.process_id
+    )
+    if place[1] > 1:
+        status = supervisor.supervise(*place, arguments.peer_timeout)
+        if status is not None:
+            return status
+    command.load_keras()
+    with distribution.start(*place, arguments.peer_timeout) as devices:
         print(f"distributed: {devices}", flush=True)
         return run(arguments, config)
 

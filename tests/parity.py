@@ -1,7 +1,7 @@
-"""What `test_backends.py` does on each backend: the same training steps, the same pictures.
+"""What `test_backends.py` does on each backend: the same training steps, the same images.
 
-The backends' random generators draw other numbers from the same seed, so noises and times come
-from a table here. As a program, `parity.py FOLDER`, it is the other backend's half of the test.
+From the same seed, the backends' random generators draw different numbers, so noises and times
+come from a table here. `parity.py FOLDER` runs the other backend's half of the test.
 """
 
 import sys
@@ -21,7 +21,7 @@ from diffusion.unet import build_unet
 SIZE, BATCH, STEPS = 16, 8, 5
 PARTS = ("network", "ema_network", "optimizer")
 random = np.random.default_rng(7)
-PICTURES = random.integers(0, 256, (STEPS, BATCH, SIZE, SIZE, 3)).astype("uint8")
+IMAGES = random.integers(0, 256, (STEPS, BATCH, SIZE, SIZE, 3)).astype("uint8")
 NOISES = random.normal(size=(STEPS, BATCH, SIZE, SIZE, 3)).astype("float32")
 TIMES = random.uniform(size=(STEPS, BATCH, 1, 1, 1)).astype("float32")
 START = random.normal(size=(4, SIZE, SIZE, 3)).astype("float32")
@@ -29,9 +29,9 @@ START = random.normal(size=(4, SIZE, SIZE, 3)).astype("float32")
 
 @keras.saving.register_keras_serializable(package="tests")
 class Replaying(DiffusionModel):
-    """The library's model; what it draws stands in a table, and how far it is in its seed's state.
+    """The library's model with tabulated noises and times; its seed's state counts the steps.
 
-    That state is part of what is compiled and of what is saved, as for real random numbers.
+    That state is compiled and saved as it is for real random numbers.
     """
 
     def sample_noises_and_times(self, shape):
@@ -40,7 +40,7 @@ class Replaying(DiffusionModel):
 
 
 def untrained():
-    """A model of the tiny preset's size, compiled, on the statistics of `PICTURES`."""
+    """Return a compiled model of the tiny preset's size with the statistics of `IMAGES`."""
     network = build_unet(SIZE, (8, 16), 1, 8)
     # The last layer starts at zero, which would hide the layers below it in the first step.
     kernel = network.get_layer("pred_noises").kernel
@@ -52,25 +52,25 @@ def untrained():
         jit_compile=keras.backend.backend() == "jax",
     )
     model.optimizer.build(model.trainable_variables)
-    model.adapt(PICTURES.reshape(-1, SIZE, SIZE, 3))
+    model.adapt(IMAGES.reshape(-1, SIZE, SIZE, 3))
     return model
 
 
 def steps(model, first, last):
-    """Take the steps from `first` to before `last`.
+    """Train from step `first` up to, not including, `last`.
 
-    Returns the loss of each, and all variables before and after each: {"<part>/<step>/<index>"}.
+    Returns the loss of each step and all variables before and after it: {"<part>/<step>/<index>"}.
     """
     seen = variables(model, first)
     for step in range(first, last):
         model.reset_metrics()
-        seen[f"loss/{step + 1}"] = np.asarray(model.train_on_batch(PICTURES[step]))
+        seen[f"loss/{step + 1}"] = np.asarray(model.train_on_batch(IMAGES[step]))
         seen |= variables(model, step + 1)
     return seen
 
 
 def variables(model, step):
-    """All numbers that the model and its optimizer consist of."""
+    """Return all variables of the model and its optimizer."""
     parts = {name: getattr(model, name) for name in PARTS}
     return {
         f"{name}/{step}/{index}": ops.convert_to_numpy(variable)
@@ -79,38 +79,38 @@ def variables(model, step):
     }
 
 
-def drawn(model):
-    """Pictures drawn from `START`, and what becomes of it in other numbers of steps, unclipped."""
-    seen = {"pictures/5": model.generate(initial_noise=START, steps=5)}
+def generated(model):
+    """Generate images from `START`, and unclipped ones with other numbers of steps."""
+    seen = {"images/5": model.generate(initial_noise=START, steps=5)}
     for count in (1, 20):
         seen[f"unclipped/{count}"] = ops.convert_to_numpy(model.reverse_diffusion(START, count))
     return seen
 
 
 def first_half(folder, name):
-    """Train on and draw from `folder`'s start, leave a model to go on from; return what was seen.
+    """Train `folder`'s initial model and generate from it; return all results.
 
-    Leaves `<name>.keras`, all steps but one from the start, and `<name>-run`, a run stopped amid
-    its second epoch.
+    Leaves `<name>.keras`, one step short of the end, and `<name>-run`, a run interrupted in its
+    second epoch.
     """
     model = load_model(folder / "start.keras")
     seen = steps(model, 0, STEPS - 1)
     model.save(folder / f"{name}.keras")
-    seen |= steps(model, STEPS - 1, STEPS) | drawn(model)
+    seen |= steps(model, STEPS - 1, STEPS) | generated(model)
     stopped = run(folder, name, max_steps=8)
     return seen | {"run/losses": stopped.losses}
 
 
 def second_half(folder, name):
-    """Go on from what the other backend has left under `name`; return what was seen."""
+    """Continue from what the other backend left under `name`; return all results."""
     model = load_model(folder / f"{name}.keras")
-    seen = steps(model, STEPS - 1, STEPS) | drawn(model)
+    seen = steps(model, STEPS - 1, STEPS) | generated(model)
     resumed = run(folder, name, resume=True)
     return seen | {"run/losses": resumed.losses, "run/steps": resumed.record["steps"]}
 
 
 def run(folder, name, **options):
-    """Train the tiny preset in `<name>-run`: two epochs of six steps."""
+    """Train the tiny preset in `<name>-run`: two epochs of six steps each."""
     config = get_preset("tiny")
     flowers = load_flowers("painted", SIZE, painted=48, cache_dir=folder / "cache", progress=False)
     return train(config, flowers, folder / f"{name}-run", sample_every=0, verbose=0, **options)

@@ -1,4 +1,4 @@
-"""The same library under KERAS_BACKEND=jax, where importing TensorFlow fails: all by itself."""
+"""Under KERAS_BACKEND=jax the library works without TensorFlow: importing it fails here."""
 
 import importlib.util
 import os
@@ -8,9 +8,10 @@ import sys
 import pytest
 from conftest import ROOT
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("jax") is None, reason="JAX is not installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed"),
+]
 
 PROGRAM = """
 import sys
@@ -23,15 +24,15 @@ folder = sys.argv[1]
 config = get_preset("tiny", epochs=3, half_size_epochs=1)
 flowers = load_flowers("painted", 16, painted=48, cache_dir=folder + "/cache", progress=False)
 straight = train(config, flowers, folder + "/a", verbose=0)
-for max_steps in (9, None):  # amid an epoch of six steps, after one at half the size
+for max_steps in (9, None):  # first stop in the middle of the second epoch, after a half-size one
     stopped = train(config, flowers, folder + "/b", max_steps=max_steps, resume=True, verbose=0)
 for a, b in zip(straight.model.get_weights(), stopped.model.get_weights(), strict=True):
     np.testing.assert_array_equal(a, b)
 
 model = load_model(folder + "/a")
-drawn = model.generate(2, 3, seed=1)
-np.testing.assert_array_equal(drawn, straight.model.generate(2, 3, seed=1))
-assert np.isfinite(drawn).all() and straight.losses[-1] < 0.795
+images = model.generate(2, 3, seed=1)
+np.testing.assert_array_equal(images, straight.model.generate(2, 3, seed=1))
+assert np.isfinite(images).all() and straight.losses[-1] < 0.795
 
 before = [np.array(w) for w in model.ema_network.get_weights()]
 model.train_on_batch(flowers.images[:8])
@@ -64,14 +65,14 @@ print("agreed")
 
 
 def run(folder, *command):
-    """Run a program on JAX where TensorFlow seems to be installed and cannot be imported."""
+    """Run a program on JAX, where TensorFlow seems to be installed but cannot be imported."""
     stand_in = folder / "stand-in" / "tensorflow"
     stand_in.mkdir(parents=True, exist_ok=True)
-    (stand_in / "__init__.py").write_text("raise ImportError('TensorFlow is asked for')")
+    (stand_in / "__init__.py").write_text("raise ImportError('something imports TensorFlow')")
     ours = {
         "KERAS_BACKEND": "jax",
         "PYTHONPATH": os.pathsep.join([str(stand_in.parent), str(ROOT)]),
-        # Each thing is compiled only once.
+        # Compile everything only once.
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }

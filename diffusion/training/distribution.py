@@ -1,32 +1,37 @@
-"""Train on all GPUs of one machine, or on several machines, as on one: data parallelism.
+"""Train on several GPUs, or several machines, as on one: data parallelism.
 
     with distribution.start():
         train(config, flowers)
 
-Every device holds the whole model and computes its share of each batch; the gradients are added
-up, so that a step is the step of one device on the joint batch. On JAX this is
+Every device holds the whole model and computes its share of each batch. The gradients are summed,
+so a step equals the step of one device on the joint batch. On JAX this is
 `keras.distribution.DataParallel`, on any number of machines. On TensorFlow it is
-`tf.distribute.MirroredStrategy`, on one: Keras 3's variables do not take the values that
-`MultiWorkerMirroredStrategy` hands them.
+`tf.distribute.MirroredStrategy`, on one machine: Keras 3's variables do not accept the values that
+`MultiWorkerMirroredStrategy` gives them.
 
-Outside of `start` all of this stands for one process on one device. Process 0 alone writes files.
+Outside `start`, these functions describe one process on one device. Only process 0 writes files.
 """
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from diffusion.training.peers import is_loopback, meet, split_address
+import numpy as np
+
+from diffusion.training.rendezvous import addresses, rendezvous
 
 
 @dataclasses.dataclass
 class _Here:
-    """Where this process stands: devices first to first + local - 1 of `devices` are its own."""
+    """This process among all: devices first to first + local - 1 of `devices` are its own."""
 
-    peers: object = None
+    number: int = 0
+    count: int = 1
     devices: int = 1
     first: int = 0
     local: int = 1
@@ -36,55 +41,59 @@ _here = _Here()
 
 
 @contextlib.contextmanager
-def start(coordinator=None, num_processes=None, process_id=None, timeout=300.0):
-    """Use all devices of all processes within the `with` block; gives a line that says which.
+def start(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: float = 300.0,
+) -> Iterator[str]:
+    """Use all devices of all processes within the `with` block; yields a line that names them.
 
-    coordinator: "host:port" of process 0; num_processes: how many there are; process_id: the number
-        of this one. Left out, they come from the environment's KERAS_DISTRIBUTION_JOB_ADDRESSES
-        (its first address), KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID; if
-        they are not there either, this process is alone.
-    timeout: seconds to wait for the others.
+    coordinator: "host:port" of process 0. num_processes: number of processes. process_id: this
+        one's number. Defaults: the environment's KERAS_DISTRIBUTION_JOB_ADDRESSES (the first
+        address), KERAS_DISTRIBUTION_NUM_PROCESSES and KERAS_DISTRIBUTION_PROCESS_ID. With
+        neither, this process trains alone.
+    timeout: seconds to wait for the other processes.
 
-    Build or load models within. On JAX with several processes it must come before anything is
-    computed. Raises ValueError for what cannot be right or what the backend cannot do, OSError
-    where another process does not come. One that is lost later ends this one with status 2.
+    Build or load models within the block. On JAX with several processes, enter it before anything
+    is computed. Raises ValueError for settings that are wrong or that the backend does not
+    support, and OSError if process 0 cannot be reached. If another process is lost later, JAX
+    aborts this one; `scripts/train.py` reports that in one line (`supervisor`).
     """
     global _here
     import keras
 
     backend = keras.backend.backend()
-    coordinator, count, number = _addresses(coordinator, num_processes, process_id)
+    coordinator, count, number = addresses(coordinator, num_processes, process_id)
     if backend not in ("jax", "tensorflow"):
-        raise ValueError(f"Keras on {backend} does not distribute here: set KERAS_BACKEND=jax")
+        raise ValueError(f"Keras on {backend} cannot distribute training: set KERAS_BACKEND=jax")
     if count > 1 and backend == "tensorflow":
         raise ValueError(
             "on TensorFlow, Keras 3 trains on the devices of one machine only (its variables do "
-            "not take MultiWorkerMirroredStrategy's values): set KERAS_BACKEND=jax in all processes"
+            "not accept MultiWorkerMirroredStrategy's values): set KERAS_BACKEND=jax everywhere"
         )
     before = _here
     with contextlib.ExitStack() as stack:
-        peers = None
         if count > 1:
-            peers, jax_port = meet(coordinator, count, number, timeout)
-            stack.enter_context(peers)
-            _start_jax(split_address(coordinator)[0], jax_port, peers, timeout)
-        _here = _on_jax(stack, peers) if backend == "jax" else _on_tensorflow(stack)
+            stack.enter_context(rendezvous(coordinator, count, number, timeout))
+        use_devices = _on_jax if backend == "jax" else _on_tensorflow
+        _here = use_devices(stack, number, count)
         try:
             yield _description(backend)
         finally:
             _here = before
 
 
-def is_first():
+def is_first() -> bool:
     """Whether this process is the one that writes files and reports."""
-    return _here.peers is None or _here.peers.number == 0
+    return _here.number == 0
 
 
 @contextlib.contextmanager
-def single_process():
-    """Have Keras act on this process alone within the block: to save a model, say.
+def single_process() -> Iterator[None]:
+    """Have Keras act on this process alone within the block: to save a model, for example.
 
-    Otherwise any variable that it makes, were it for a moment, waits for the other processes.
+    Otherwise any variable created there, even a temporary one, waits for the other processes.
     """
     import keras
 
@@ -96,8 +105,8 @@ def single_process():
         keras.distribution.set_distribution(distribution)
 
 
-def share(batch_size):
-    """Which rows of each batch this process reads: a slice.
+def share(batch_size: int) -> slice:
+    """Return the rows of each batch that this process reads.
 
     Raises ValueError unless the devices can share a batch evenly.
     """
@@ -110,117 +119,96 @@ def share(batch_size):
     return slice(_here.first * each, (_here.first + _here.local) * each)
 
 
-def agree(facts):
-    """Wait for all processes; raise ValueError in all where what `facts()` returns differs.
+def agree(facts: Callable[[], dict]) -> None:
+    """Wait for all processes; raise ValueError in all of them if their facts differ.
 
-    facts: a function, asked only where there are several; its dictionary is name -> value.
+    facts: returns name -> value, of what JSON can write; called only with several processes.
     """
-    if _here.peers is not None:
-        _here.peers.agree(facts())
+    if _here.count == 1:
+        return
+    from jax.experimental.multihost_utils import process_allgather
+
+    content = np.frombuffer(json.dumps(facts()).encode(), "uint8")
+    sizes = process_allgather(np.int32(len(content)))
+    padded = np.zeros(sizes.max(), "uint8")
+    padded[: len(content)] = content
+    rows = zip(process_allgather(padded), sizes, strict=True)
+    first, *others = [json.loads(row[:size].tobytes()) for row, size in rows]
+    for number, theirs in enumerate(others, 1):
+        for name in first:
+            if theirs.get(name) != first[name]:
+                raise ValueError(
+                    f"process {number} has {name} {theirs.get(name)}, process 0 has "
+                    f"{first[name]}: start all processes with the same options and data"
+                )
 
 
 @contextlib.contextmanager
-def files_of_first(folder, *names):
-    """Give a folder where each process finds process 0's files of these names, if they exist."""
-    if _here.peers is None:
+def files_of_first(folder: Path, *names: str) -> Iterator[Path]:
+    """Yield a folder that holds process 0's files of these names, as far as they exist."""
+    if _here.count == 1:
         yield folder
         return
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
     with tempfile.TemporaryDirectory() as copies:
         for name in names:
             exists = is_first() and (folder / name).exists()
-            if _here.peers.from_first(b"yes" if exists else b"no") == b"no":
-                continue
-            content = _here.peers.from_first((folder / name).read_bytes() if exists else b"")
-            if not is_first():
-                (Path(copies) / name).write_bytes(content)
+            content = np.fromfile(folder / name, "uint8") if exists else np.zeros(0, "uint8")
+            size = int(broadcast_one_to_all(np.int32(len(content))))
+            content = broadcast_one_to_all(np.resize(content, size)) if size else content
+            if size and not is_first():
+                content.tofile(Path(copies) / name)
         yield folder if is_first() else Path(copies)
 
 
-def ask_to_stop():
-    """Have all processes stop, soon, after one and the same step: `told_to_stop` says after which.
+def ask_to_stop() -> bool:
+    """Have all processes stop soon, after the same step: `told_to_stop` says which.
 
-    JAX does so on SIGTERM, for machines that are taken away on short notice. Returns False where
-    this process is alone and need not ask.
+    JAX does so on SIGTERM. Returns False if this process is alone and can stop by itself.
     """
-    if _here.peers is None:
+    if _here.count == 1:
         return False
     os.kill(os.getpid(), signal.SIGTERM)
     return True
 
 
-def told_to_stop(step):
-    """Whether all processes are to stop after this step; each must ask after each step."""
-    if _here.peers is None:
+def told_to_stop(step: int) -> bool:
+    """Whether all processes are to stop after this step; call it after every step."""
+    if _here.count == 1:
         return False
     from jax.experimental.multihost_utils import reached_preemption_sync_point
 
     return reached_preemption_sync_point(step)
 
 
-def _addresses(coordinator, count, number):
-    """Fill in from the environment, under the names that Keras itself uses."""
-    addresses = os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES", "")
-    coordinator = coordinator or addresses.split(",")[0]
-    given = {"--num-processes": count, "--process-id": number}
-    for option, value in given.items():
-        name = "KERAS_DISTRIBUTION_" + option.removeprefix("--").replace("-", "_").upper()
-        value = os.environ.get(name) if value is None else value
-        try:
-            given[option] = None if value is None else int(value)
-        except ValueError as error:
-            raise ValueError(f"{name} must be a whole number, got {value!r}") from error
-    count, number = given.values()
-    if count is None and number is None and not coordinator:
-        return None, 1, 0
-    if count is None or number is None or not coordinator:
-        raise ValueError("several processes need --coordinator, --num-processes and --process-id")
-    if count < 1:
-        raise ValueError(f"--num-processes must be 1 or more, got {count}")
-    return coordinator, count, number
-
-
-def _start_jax(host, port, peers, timeout):
-    import jax
-
-    bind_address = f"{host}:{port}" if is_loopback(host) and ":" not in host else None
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-        peers.count,
-        peers.number,
-        cluster_detection_method="deactivate",  # else Slurm's settings would go before ours
-        initialization_timeout=int(max(timeout, 60)),
-        coordinator_bind_address=bind_address,
-    )
-
-
-def _on_jax(stack, peers):
+def _on_jax(stack, number, count):
     import jax
     import keras
 
     # The rows of a batch lie on the devices in this order.
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    mine = [place for place, d in enumerate(devices) if d.process_index == jax.process_index()]
+    owners = [device.process_index for device in devices]
     if len(devices) > 1:
         names = [f"{device.platform}:{device.id}" for device in devices]
         distribution = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
         stack.enter_context(distribution.scope())
-    return _Here(peers, len(devices), mine[0], len(mine))
+    return _Here(number, count, len(devices), owners.index(number), owners.count(number))
 
 
-def _on_tensorflow(stack):
+def _on_tensorflow(stack, number, count):
     import tensorflow as tf
 
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) > 1:
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
         stack.enter_context(strategy.scope())
-    return _Here(None, len(devices), 0, len(devices))
+    return _Here(devices=len(devices), local=len(devices))
 
 
 def _description(backend):
     if _here.devices == 1:
-        return f"one device on {backend}: nothing to distribute, training goes on with it alone"
-    among = f", {_here.local} of them in this process" if _here.peers else ""
+        return f"one device on {backend}: nothing to distribute, training continues on it alone"
+    among = f", {_here.local} of them in this process" if _here.count > 1 else ""
     by = "DataParallel" if backend == "jax" else "MirroredStrategy"
     return f"{_here.devices} devices{among}: {by} on {backend}"

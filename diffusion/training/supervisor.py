@@ -82,8 +82,9 @@ def _relay(lines, held):
         if held or _ABORT.match(line):
             held.append(line)
         else:
-            sys.stderr.write(line)
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # a closed terminal must not stop the child
+                sys.stderr.write(line)
+                sys.stderr.flush()
 
 
 def _end_with_parent():

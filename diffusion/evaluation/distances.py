@@ -70,7 +70,7 @@ def gaussian_distance(mean, covariance, other_mean, other_covariance):
     from eigenvalues, those below 0 by rounding set to 0: so a covariance of fewer pictures than
     features, which has no inverse and for which a general matrix root may fail, is no exception.
     """
-    shift = np.float64(mean) - np.float64(other_mean)
+    shift = np.asarray(mean, "float64") - np.asarray(other_mean, "float64")
     roots = _root(covariance) @ _root(other_covariance)
     overlap = np.linalg.svd(roots, compute_uv=False).sum()
     distance = shift @ shift + np.trace(covariance) + np.trace(other_covariance) - 2 * overlap

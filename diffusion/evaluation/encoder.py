@@ -118,7 +118,7 @@ def encode(encoder, images, batch_size=64, on_batch=None):
             )
         if on_batch is not None:
             on_batch(len(batch))
-    features = np.concatenate(features)
-    if not np.isfinite(features).all():
+    joined = np.concatenate(features)
+    if not np.isfinite(joined).all():
         raise ValueError("the encoder gives features that are not finite")
-    return features
+    return joined

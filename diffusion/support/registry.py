@@ -17,8 +17,9 @@ def names_in(module, registry):
     """
     source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
-        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Dict):
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Dict):
             continue
-        if [getattr(target, "id", None) for target in node.targets] == [registry]:
-            return tuple(ast.literal_eval(key) for key in node.value.keys)
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+        if isinstance(target, ast.Name) and target.id == registry:
+            return tuple(ast.literal_eval(key) for key in node.value.keys if key is not None)
     raise LookupError(f"diffusion/{module}.py has no dictionary {registry}")

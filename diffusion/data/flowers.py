@@ -203,7 +203,8 @@ def _report(unreadable, count, folder):
     if len(unreadable) == count:
         path, reason = next(iter(unreadable.items()))
         raise FileNotFoundError(
-            f"none of the {count} pictures under {folder} can be read ({path!r}: {reason}): {ADVICE}"
+            f"none of the {count} pictures under {folder} can be read "
+            f"({path!r}: {reason}): {ADVICE}"
         )
     warnings.warn(
         f"skipped {len(unreadable)} of {count} pictures under {folder}, unreadable: "

@@ -4,7 +4,6 @@ Any function or Keras model, pictures (B, S, S, 3) in [0, 1] -> features (B, D),
 the flowers' own, which ships, and Inception's, by which figures are published.
 """
 
-import zipfile
 from pathlib import Path
 
 import keras
@@ -12,6 +11,7 @@ import numpy as np
 from keras import layers, ops
 
 from diffusion.evaluation.classifier import FEATURES, as_floats
+from diffusion.support.keras_files import first_line, load_keras_file
 from diffusion.support.paths import shipped
 
 SHIPPED = shipped("encoder-64.keras")
@@ -34,14 +34,11 @@ def load_encoder(path=None):
     path = Path(path or SHIPPED)
     if not path.is_file():
         raise FileNotFoundError(f"no encoder at {path}: train one with scripts/train_encoder.py")
+    classifier = load_keras_file(path, "an encoder", compile=False)
     try:
-        classifier = keras.saving.load_model(path, compile=False)
         features = classifier.get_layer(FEATURES).output
-    except (ValueError, TypeError, KeyError, OSError, AttributeError, zipfile.BadZipFile) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path} is not an encoder of scripts/train_encoder.py: {first_line}"
-        ) from error
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not an encoder of scripts/train_encoder.py") from error
     encoder = keras.Model(classifier.input, features, name="encoder")
     encoder.trainable = False
     return encoder
@@ -75,9 +72,8 @@ def inception(image_size=299, weights="imagenet"):
             pooling="avg",
         )
     except Exception as error:  # whatever a refused download or a damaged file makes Keras raise
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise RuntimeError(
-            f"no Inception weights from {str(weights)!r} ({first_line}): {WITHOUT_INCEPTION}"
+            f"no Inception weights from {str(weights)!r} ({first_line(error)}): {WITHOUT_INCEPTION}"
         ) from error
     encoder = keras.Model(pictures, network(scaled), name=f"inception_{image_size}")
     encoder.trainable = False

@@ -23,7 +23,7 @@ def number(kind=int, least=None, most=None, above=None, below=None):
     bounds = {words: bound for words, bound in bounds.items() if bound is not None}
     holds = {"at least": ge, "at most": le, "above": gt, "below": lt}
     what = "a whole number" if kind is int else "a number"
-    wanted = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items())
+    wanted = " and ".join(f"{words} {bound}" for words, bound in bounds.items())
 
     def convert(text):
         try:
@@ -78,7 +78,7 @@ def writable(*suffixes, like=None, beside=None):
 
 
 def check_not_source(output, *sources):
-    """Fail if the file `output` is one of the sources, or lies in a source that is a folder."""
+    """Fail if the file `output` is among the sources; a source folder holds all that lies in it."""
     for source in (Path(source).resolve() for source in sources if source is not None):
         if source == output.resolve() or source in output.resolve().parents:
             fail(f"{output} is, or lies in, what is read ({source}): choose another place")
@@ -155,7 +155,7 @@ class Parser(argparse.ArgumentParser):
         """Take --data-dir, for `load_flowers`."""
         self.add_argument(
             "--data-dir",
-            type=_folder_or_word,
+            type=_data_folder,
             default=os.environ.get("DATA_DIR") or None,
             help="folder of flowers, or the word 'painted' (default: the environment's DATA_DIR, "
             "or what is under data/, or painted flowers)",
@@ -165,7 +165,7 @@ class Parser(argparse.ArgumentParser):
         """Take --model, to draw with."""
         self.add_argument(
             "--model",
-            type=Path,
+            type=model,
             help="a .keras file or a run's folder (default: the trained model that ships, "
             "models/flowers-64.keras)",
         )
@@ -174,9 +174,22 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}; {self.prog} --help lists the options")
 
 
-def _folder_or_word(text):
+def model(text):
+    """An argparse type: the path of a saved model, or of a run's folder, that looks undamaged."""
+    from diffusion.support.keras_files import model_file, read_config
+
+    try:
+        read_config(model_file(text))
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    return Path(text)
+
+
+def _data_folder(text):
     if not text.strip():
         _refuse("is empty: name a folder or 'painted', or leave the option out")
+    if text != "painted" and not Path(text).is_dir():
+        _refuse(f"no images under {text}: run 'make data', or name a folder that exists")
     return text
 
 

@@ -46,6 +46,18 @@ def load_keras_file(path: Path | str, what: str, **options) -> Any:
         raise ValueError(f"{path} is damaged, or not {what}: {first_line(error)}") from error
 
 
+def model_file(path: Path | str) -> Path:
+    """Return the `.keras` file of a model: `path` itself, or the one in a run's folder.
+
+    Raises FileNotFoundError where there is none.
+    """
+    path = Path(path)
+    file = path / "model.keras" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"no model at {file}: train one with scripts/train.py")
+    return file
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type where it has none."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__

@@ -10,7 +10,7 @@ from diffusion.objectives import make_objective
 from diffusion.schedules import SCHEDULES
 from diffusion.support import normalization  # noqa: F401 (as `ddpm`)
 from diffusion.support.backend import compile_with_xla
-from diffusion.support.keras_files import load_keras_file
+from diffusion.support.keras_files import load_keras_file, model_file
 from diffusion.support.precision import choose_precision
 from diffusion.unet import build_unet
 
@@ -63,10 +63,7 @@ def load_model(path: Path | str) -> DiffusionModel:
     file, ValueError where it is not such a model, is damaged, or needs a class that no import has
     registered.
     """
-    path = Path(path)
-    file = path / "model.keras" if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"no model at {file}: train one with scripts/train.py")
+    file = model_file(path)
     model = load_keras_file(file, "a model of this library")
     if not isinstance(model, DiffusionModel):
         raise ValueError(f"{file} holds a {type(model).__name__}, not a DiffusionModel")

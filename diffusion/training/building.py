@@ -10,9 +10,8 @@ from diffusion.objectives import make_objective
 from diffusion.schedules import SCHEDULES
 from diffusion.support.backend import compile_with_xla
 from diffusion.support.precision import choose_precision
+from diffusion.training.config import LOSSES
 from diffusion.unet import build_unet
-
-LOSSES = ("mean_absolute_error", "mean_squared_error")  # L1, the chapter's; L2, DDPM's
 
 
 def build(config, total_steps, image_size=None):

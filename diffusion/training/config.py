@@ -13,8 +13,10 @@ KINDS = {
     str: "a text",
     int: "a whole number",
     bool: "True or False",
-    tuple: "a list",
     float: "a number",
+    tuple: "a list",
+    list: "a list",
+    dict: "an object {...}",
 }
 
 

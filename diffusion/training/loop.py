@@ -127,7 +127,7 @@ def train(
     stop = GracefulStop(folder / MODEL, max_steps)
     every_part = _callbacks(folder, record, config, stop, sample_every, tensorboard, callbacks)
     lock = folder_lock(folder) if distribution.is_first() else contextlib.nullcontext()
-    with lock, stop, _memory_errors(config, folder / MODEL):
+    with lock, stop, memory_errors(config, folder / MODEL):
         while steps < end and not stop.interrupted:
             model = _fit_part(model, steps, config, flowers, every_part, verbose)
             steps = steps_taken(model)
@@ -232,7 +232,7 @@ def _fit_part(model, steps, config, flowers, callbacks, verbose):
 
 
 @contextlib.contextmanager
-def _memory_errors(config, path):
+def memory_errors(config, path):
     """Turn NumPy's, TensorFlow's and JAX's errors of memory into one line that says what to do."""
     try:
         yield

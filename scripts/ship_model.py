@@ -1,4 +1,4 @@
-"""Export the model of a run, small enough to ship."""
+"""Export the model of a run as one small file for inference."""
 
 import command
 
@@ -11,7 +11,7 @@ def parse_arguments():
         "average without the optimizer, in half precision, with the run's record beside it."
     )
     parser.add_argument(
-        "run", type=command.recorded_model, help="folder of the run, such as models/laptop-flowers"
+        "run", type=command.model, help="folder of the run, such as models/laptop-flowers"
     )
     parser.add_argument(
         "output",

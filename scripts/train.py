@@ -37,16 +37,8 @@ def parse_arguments():
     parser = command.Parser(
         description="Train a diffusion model on flowers. A checkpoint is written after each epoch, "
         "and when the run is interrupted (Ctrl-C, SIGTERM, SIGHUP). To continue an interrupted "
-        "run, add --resume.",
+        "run, add --resume. Numbers not given are the preset's."
     )
-    add_run(parser)
-    add_target(parser.add_argument_group("what is learnt (notebooks/beyond/07_ddpm.ipynb)"))
-    add_devices(parser.add_argument_group("on several GPUs or machines (docs/distributed.md)"))
-    return parser.parse_args()
-
-
-def add_run(parser):
-    """Add the options of any run."""
     add = parser.add_argument
     add(
         "--preset",
@@ -62,24 +54,16 @@ def add_run(parser):
         help="folder for the model, its record, samples/ and logs/ (default: models/PRESET-DATA; "
         "an existing model is never overwritten)",
     )
-    add("--epochs", type=command.number(least=1), help="epochs in all (default: the preset's)")
-    add("--max-steps", type=command.number(least=1), help="stop after this many steps in all")
+    count, rate = command.number(least=1), command.number(float, above=0, below=float("inf"))
+    add("--epochs", type=count, help="epochs in all")
+    add("--max-steps", type=count, help="stop after this many steps in all")
     add("--resume", action="store_true", help="continue from --output's checkpoint, if it has one")
-    add(
-        "--seed",
-        type=command.SEED,
-        help="seed of all random choices (default: the preset's)",
-    )
-    add(
-        "--learning-rate",
-        type=command.number(float, above=0, below=float("inf")),
-        help="of AdamW (default: the preset's)",
-    )
+    add("--seed", type=command.SEED, help="seed of all random choices")
+    add("--learning-rate", type=rate, help="of AdamW")
     add(
         "--precision",
         type=command.one_of(PRECISIONS),
-        help=f"{', '.join(PRECISIONS)}; auto is what this machine is fast at (default: the "
-        "preset's)",
+        help=f"{', '.join(PRECISIONS)}; auto is what this machine is fast at",
     )
     add(
         "--sample-every",
@@ -88,35 +72,31 @@ def add_run(parser):
         metavar="EPOCHS",
         help="epochs between sample grids; 0: none (default: %(default)s)",
     )
-    add(
-        "--batch-size",
-        type=command.number(least=1),
-        help="images per step, over all devices (default: the preset's)",
-    )
+    add("--batch-size", type=count, help="images per step, over all devices")
+    add_target(parser.add_argument_group("what is learnt (notebooks/beyond/07_ddpm.ipynb)"))
+    add_devices(parser.add_argument_group("on several GPUs or machines (docs/distributed.md)"))
+    return parser.parse_args()
 
 
 def add_target(group):
     """Add the options of notebook 07."""
     weightings = ("none", *names_in("objectives", "WEIGHTINGS"))
     objectives = names_in("objectives", "OBJECTIVES")
-    group.add_argument(
+    add = group.add_argument
+    add(
         "--objective",
         type=command.one_of(objectives),
         help=f"what the network predicts: {', '.join(objectives)} (default: noise)",
     )
-    group.add_argument(
-        "--loss",
-        type=command.one_of(LOSSES),
-        help=f"{' or '.join(LOSSES)} (default: the former)",
-    )
-    group.add_argument(
+    add("--loss", type=command.one_of(LOSSES), help=f"{' or '.join(LOSSES)} (default: the former)")
+    add(
         "--loss-weighting",
         type=command.one_of(weightings),
         metavar="WEIGHTING",
         help=f"weight of an error by signal-to-noise ratio: {', '.join(weightings)}; meant for "
         "squared errors (default: none)",
     )
-    group.add_argument(
+    add(
         "--self-conditioning",
         action="store_true",
         default=None,
@@ -126,27 +106,25 @@ def add_target(group):
 
 def add_devices(group):
     """Add the options of distributed training."""
-    add = group.add_argument
+    add, default = group.add_argument, "(default: the environment's KERAS_DISTRIBUTION_{})"
     add("--distribute", action="store_true", help="train on all GPUs of this machine as on one")
     add(
         "--coordinator",
         metavar="HOST:PORT",
-        help="several machines: the host of process 0 and a free port there (default: the "
-        "environment's KERAS_DISTRIBUTION_JOB_ADDRESSES)",
+        help="several machines: the host of process 0 and a free port there "
+        + default.format("JOB_ADDRESSES"),
     )
     add(
         "--num-processes",
         type=int,
         metavar="N",
-        help="number of processes, usually one per machine (default: the environment's "
-        "KERAS_DISTRIBUTION_NUM_PROCESSES)",
+        help="number of processes, usually one per machine " + default.format("NUM_PROCESSES"),
     )
     add(
         "--process-id",
         type=int,
         metavar="I",
-        help="number of this process, 0 to N - 1 (default: the environment's "
-        "KERAS_DISTRIBUTION_PROCESS_ID)",
+        help="number of this process, 0 to N - 1 " + default.format("PROCESS_ID"),
     )
     add(
         "--peer-timeout",
@@ -218,16 +196,15 @@ def run(arguments, config):
         tensorboard=keras.backend.backend() == "tensorflow",  # under JAX it would take the GPU
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    number = signal.Signals(trained.signal or signal.SIGINT)
-    status = 128 + number if trained.interrupted else 0
     if not is_first():
         print(f"process 0 has saved the model in {folder}")
     elif trained.interrupted:
+        by = f" by {signal.Signals(trained.signal).name}" if trained.signal else ""
         steps = trained.record["steps"]
-        print(f"{number.name}: stopped after step {steps}, saved in {folder}; add --resume")
+        print(f"stopped{by} after step {steps}, saved in {folder}: continue with --resume")
     else:
         print(f"{trained.caption}; saved in {folder / 'model.keras'}")
-    return status
+    return 128 + (trained.signal or signal.SIGINT) if trained.interrupted else 0
 
 
 if __name__ == "__main__":

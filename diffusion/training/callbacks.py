@@ -65,7 +65,7 @@ class View(keras.callbacks.Callback):
     path: the file or folder that it writes. failed: whether it ever could not.
     """
 
-    errors = OSError
+    errors: type[Exception] = OSError
 
     def __init__(self, path):
         super().__init__()
@@ -77,10 +77,8 @@ class View(keras.callbacks.Callback):
             write(*arguments)
         except self.errors as error:
             if not self.failed:
-                warnings.warn(
-                    f"{self.path} cannot be written ({_reason(error)}): training goes on without",
-                    stacklevel=2,
-                )
+                reason = f"{self.path} cannot be written ({_reason(error)})"
+                warnings.warn(f"{reason}: training continues without it", stacklevel=3)
             self.failed = True
 
 
@@ -181,6 +179,23 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         self.progbar.update(self.seen, list(logs.items()), finalize=True)
 
 
+@contextlib.contextmanager
+def memory_errors(config, path):
+    """Turn NumPy's, TensorFlow's and JAX's errors of memory into one line that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{type(error).__name__} {error}".upper().replace("_", "")
+        # TensorFlow says the same of a full disk.
+        exhausted = "RESOURCEEXHAUSTED" in text and "NO SPACE LEFT" not in text
+        if not (exhausted or isinstance(error, MemoryError)):
+            raise
+        raise TrainingError(
+            f"out of memory with batch_size {config.batch_size}: choose a smaller one "
+            f"(--batch-size) in another folder; {kept(path)}"
+        ) from error
+
+
 def not_finite(what, model, path):
     """Say in one line that training diverged: at which step and learning rate, and what is left."""
     step = steps_taken(model)
@@ -200,4 +215,5 @@ def _reason(error):
     """The system's words for an error without its path, else the first line of the message."""
     if getattr(error, "strerror", None):
         return error.strerror
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line.split("}} ")[-1]  # TensorFlow begins with the name of its operation

@@ -26,17 +26,10 @@ from diffusion.training.callbacks import (
     LossCurve,
     ProgressBar,
     SampleGrid,
-    TrainingError,
-    kept,
+    memory_errors,
 )
 from diffusion.training.config import Config
-from diffusion.training.record import (
-    load_record,
-    loss_name,
-    new_record,
-    resume_record,
-    steps_taken,
-)
+from diffusion.training.record import load_record, loss_name, new_record, resume_record, steps_taken
 from diffusion.training.stopping import GracefulStop
 from diffusion.training.tensorboard_logs import TensorBoardLogs
 
@@ -229,23 +222,6 @@ def _fit_part(model, steps, config, flowers, callbacks, verbose):
         verbose=verbose if distribution.is_first() else 0,
     )
     return model
-
-
-@contextlib.contextmanager
-def memory_errors(config, path):
-    """Turn NumPy's, TensorFlow's and JAX's errors of memory into one line that says what to do."""
-    try:
-        yield
-    except Exception as error:
-        text = f"{type(error).__name__} {error}".upper().replace("_", "")
-        # TensorFlow says the same of a full disk.
-        exhausted = "RESOURCEEXHAUSTED" in text and "NO SPACE LEFT" not in text
-        if not (exhausted or isinstance(error, MemoryError)):
-            raise
-        raise TrainingError(
-            f"out of memory with batch_size {config.batch_size}: choose a smaller one "
-            f"(--batch-size) in another folder; {kept(path)}"
-        ) from error
 
 
 def _steps_per_epoch(config, flowers):

@@ -90,7 +90,7 @@ def table(reference: dict, curves: Sequence[Curve] = ()) -> str:
     rows = [["steps", "mean", "range", "runs", *(curve.name for curve in curves)]]
     for step, losses in _rows(reference).items():
         span = f"{min(losses):.4f} to {max(losses):.4f}"
-        own = ["" if (loss := curve.near(step)) is None else f"{loss:.4f}" for curve in curves]
+        own = ["".join(f"{loss:.4f}" for loss in _near([curve], step)) for curve in curves]
         rows.append([f"{step:,}", f"{mean(losses):.4f}", span, str(len(losses)), *own])
     return "\n".join(lay_out(rows, markdown=True, right=range(len(rows[0]))))
 
@@ -124,11 +124,12 @@ def verdict(curve: Curve, reference: dict) -> list[str]:
     if decisive := DECISIVE.intersection(differ):
         names = " and ".join(sorted(decisive))
         return [*notes, f"With another {names} the losses cannot be compared."]
-    known = {step: losses for step, losses in _rows(reference).items() if curve.near(step)}
+    rows = _rows(reference).items()
+    known = [(step, loss, losses) for step, losses in rows for loss in _near([curve], step)]
     if not known:
         return [*notes, f"{curve.name} has no mean loss near step {STEPS[0]} or a later one yet."]
-    step, losses = max(known.items())
-    loss, (low, high) = curve.near(step), normal_range(step, losses)
+    step, loss, losses = known[-1]
+    low, high = normal_range(step, losses)
     start = f"{curve.name}: {loss:.4f} after {step:,} steps is"
     if low <= loss <= high:
         return [*notes, f"{start} within what is normal, {low:.4f} to {high:.4f}."]

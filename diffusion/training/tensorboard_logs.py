@@ -1,6 +1,7 @@
 """Show a training run in TensorBoard."""
 
 import time
+from typing import Any
 
 from keras import ops
 
@@ -20,7 +21,8 @@ class TensorBoardLogs(View):
 
     def __init__(self, folder):
         super().__init__(folder)
-        self._curve = self._epochs = None
+        self._curve: Any = None
+        self._epochs: Any = None
 
     def on_train_begin(self, logs=None):
         self._write(self._open)
@@ -40,7 +42,7 @@ class TensorBoardLogs(View):
         self._write(self._add_images, images)
 
     def _write(self, write, *arguments):
-        if not self.failed:
+        if not self.failed:  # a writer that has failed once fails for good
             self.attempt(write, *arguments)
 
     def _open(self):

@@ -1,16 +1,18 @@
 """What a run writes: whole or not at all, and what only shows it cannot end it."""
 
+import subprocess
+
 import keras
 import numpy as np
 import pytest
-from conftest import needs_tensorboard
+from conftest import ROOT, needs_tensorboard
 from PIL import Image
 
 from diffusion.support.files import written_whole
 from diffusion.training import callbacks
 from diffusion.training.building import load_model
-from diffusion.training.callbacks import LossCurve, TrainingError
-from diffusion.training.loop import memory_errors, train
+from diffusion.training.callbacks import LossCurve, TrainingError, memory_errors
+from diffusion.training.loop import train
 
 HEADER = "step,steps,image_size,loss\n"
 
@@ -90,6 +92,14 @@ def test_tensorboard_logs_that_cannot_be_written_do_not_end_the_run(tiny, painte
         run = train(tiny, painted, tmp_path, tensorboard=True, verbose=0)
     assert len(run.losses) == 2
     assert sum("cannot be written" in str(w.message) for w in warned) == 1
+
+
+@needs_tensorboard
+@pytest.mark.slow
+def test_tensorboard_starts_without_chatter(tmp_path):
+    command = ["bash", ROOT / "scripts" / "tensorboard.sh", tmp_path, "--version_tb"]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.stdout.count(".") == 2 and not finished.stderr
 
 
 @needs_tensorboard

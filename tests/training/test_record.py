@@ -69,26 +69,13 @@ def test_a_run_is_not_resumed_on_other_data(trained, painted, tiny, tmp_path):
     folder = shutil.copytree(trained.folder, tmp_path / "run")
     record = load_record(folder / "run.json")
     (folder / "run.json").write_text(json.dumps({**record, "fingerprint": "of others"}))
-    painted = Fingerprinted(painted, "of these")
+    painted = dataclasses.replace(painted, fingerprint="of these")
     with pytest.raises(ValueError, match=r"other pictures.*of others"):
         train(tiny, painted, folder, resume=True)
     record.pop("fingerprint", None)  # an older record is believed, and completed
     (folder / "run.json").write_text(json.dumps(record))
     assert train(tiny, painted, folder, resume=True).record["fingerprint"] == "of these"
     assert new_record(tiny, painted)["fingerprint"] == "of these"
-
-
-class Fingerprinted:
-    """Flowers with a fingerprint of their own."""
-
-    def __init__(self, flowers, fingerprint):
-        self._flowers, self.fingerprint = flowers, fingerprint
-
-    def __getattr__(self, name):
-        return getattr(self._flowers, name)
-
-    def __len__(self):
-        return len(self._flowers)
 
 
 RESUME = """

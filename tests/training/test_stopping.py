@@ -64,7 +64,7 @@ def test_a_run_stopped_by_every_signal_ends_like_one_never_stopped(tiny, painted
         # `docker stop` grants 10 s; nothing is compiled here any more.
         assert number != signal.SIGTERM or time.perf_counter() - began < 10
         steps = load_record(folder / "run.json")["steps"]
-        expected = f"{number.name}: stopped after step {steps}, saved in {folder}".encode()
+        expected = f"stopped by {number.name} after step {steps}, saved in {folder}".encode()
         assert expected in output and b"--resume" in output and 12 < steps < 24
 
     ours, theirs = pty.openpty()  # a terminal that is closed: nothing can be printed from then on

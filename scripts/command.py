@@ -161,11 +161,11 @@ class Parser(argparse.ArgumentParser):
             "or what is under data/, or painted flowers)",
         )
 
-    def add_model(self):
-        """Take --model, to draw with."""
+    def add_model(self, recorded=False):
+        """Take --model, to generate with; recorded: its record is needed, too."""
         self.add_argument(
             "--model",
-            type=model,
+            type=recorded_model if recorded else model,
             help="a .keras file or a run's folder (default: the trained model that ships, "
             "models/flowers-64.keras)",
         )
@@ -183,6 +183,19 @@ def model(text):
     except (ValueError, OSError) as error:
         _refuse(str(error))
     return Path(text)
+
+
+def recorded_model(text):
+    """An argparse type: as `model`, with the record of its training."""
+    from diffusion.support.keras_files import record_file
+    from diffusion.training.record import load_record
+
+    path = model(text)
+    try:
+        load_record(record_file(path))
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    return path
 
 
 def _data_folder(text):

@@ -1,16 +1,18 @@
-"""Is my loss normal? Draw a run's loss over that of reference runs, and say it in a sentence."""
+"""Is my loss normal? A command line over diffusion.training.reference_losses."""
 
 from pathlib import Path
 
 import command
+
+from diffusion.training.config import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_arguments():
     parser = command.Parser(
-        description="Is my loss normal? Draws the loss curves of runs over those of reference runs "
-        "on the real flowers, prints both at some steps, and says whether they are normal.",
+        description="Is my loss normal? Plots the loss curves of runs over those of reference runs "
+        "on the real flowers, prints both at some steps, and says whether yours are normal.",
     )
     add = parser.add_argument
     add(
@@ -21,34 +23,40 @@ def parse_arguments():
         help="folder of a run, such as models/quick-flowers102, or of TensorBoard logs (default: "
         "the references alone)",
     )
-    add("--preset", help="whose reference (default: the first run's preset, else book)")
+    add(
+        "--preset",
+        type=command.one_of(PRESETS),
+        help="the preset whose reference to use (default: the first run's, else book)",
+    )
     add(
         "--output",
-        type=Path,
-        default=ROOT / "build" / "loss_curves.png",
+        type=command.writable(".png", ".svg", ".pdf", ".jpg"),
+        default=str(ROOT / "build" / "loss_curves.png"),
         help="the picture file to write (default: build/loss_curves.png)",
     )
     add(
         "--steps-per-epoch",
-        type=int,
-        help="for TensorBoard logs of other programs, which have one loss an epoch",
+        type=command.number(least=1),
+        help="for TensorBoard logs of other programs, which have one loss per epoch",
     )
     add(
         "--collect",
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="make these finished runs, alike but for their seed, their preset's reference instead",
+        help="first make these runs, one or more that differ in their seed only, the reference of "
+        "their preset",
     )
-    add("--to", type=Path, help="the reference file that --collect writes (default: the project's)")
+    add(
+        "--to",
+        type=command.writable(".json", like=holds_references),
+        help="the file of references to use and update (default: the project's)",
+    )
     return parser.parse_args()
 
 
 def main():
     arguments = parse_arguments()
-    if arguments.steps_per_epoch is not None and arguments.steps_per_epoch < 1:
-        command.fail(f"--steps-per-epoch must be 1 or more, got {arguments.steps_per_epoch}")
-    command.load_keras()  # for the look of all figures; and TensorBoard imports TensorFlow
     from diffusion.training.curves import read_curve
     from diffusion.training.reference_losses import (
         FILE,
@@ -59,20 +67,22 @@ def main():
         verdict,
     )
 
+    for run in (*arguments.runs, *(arguments.collect or [])):
+        if not run.exists():
+            command.fail(f"no run at {run}: name its folder, such as models/quick-flowers102")
+    file = arguments.to or FILE
+    preset = arguments.preset
     if arguments.collect:
-        file = arguments.to or FILE
         preset = collect(arguments.collect, file)
-        print(f"{file} has {len(arguments.collect)} runs of preset {preset}")
-        arguments.preset = preset
-    references = read_references(arguments.to or FILE)
+        print(f"{file}: reference of preset {preset}, {len(arguments.collect)} seed(s)")
+    references = read_references(file)
+    if preset:
+        check(preset, references)  # before Keras is imported, which takes seconds
+    command.load_keras()  # for the style of all figures; and TensorBoard imports TensorFlow
     curves = [read_curve(run, arguments.steps_per_epoch) for run in arguments.runs]
-    trained = [curve.about["config"]["name"] for curve in curves if "config" in curve.about]
-    preset = arguments.preset or (trained or ["book"])[0]
-    if preset not in references:
-        choices = ", ".join(references)
-        command.fail(
-            f"no reference losses of preset {preset!r}: choose one of {choices} (--preset)"
-        )
+    trained = [curve.about["config"]["name"] for curve in curves if curve.about]
+    preset = preset or (trained or ["book"])[0]
+    check(preset, references)
     reference = references[preset]
     print(f"Preset {preset} on {reference['data']}:\n\n{table(reference, curves)}\n")
     for curve in curves:
@@ -80,6 +90,21 @@ def main():
     plot_losses(arguments.output, reference, curves)
     print(f"figure in {arguments.output}")
     return 0
+
+
+def holds_references(content):
+    """Return whether a JSON file's content is references: it may be replaced then."""
+    return all("runs" in reference for reference in content.values())
+
+
+def check(preset, references):
+    """Refuse a preset that has no references."""
+    if preset not in references:
+        command.fail(
+            f"no reference losses of preset {preset!r} yet: compare with those of "
+            f"{' or '.join(references)} (--preset), or make your own (docs/is_my_loss_normal.md, "
+            "'Make a reference')"
+        )
 
 
 if __name__ == "__main__":

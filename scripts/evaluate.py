@@ -24,7 +24,7 @@ def parse_arguments():
         epilog=PUBLISHED,
     )
     add = parser.add_argument
-    parser.add_model()
+    parser.add_model(recorded=True)
     parser.add_data_dir()
     add(
         "--split",

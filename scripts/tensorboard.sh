@@ -19,4 +19,7 @@ tensorboard="${VENV:-$root/.venv}/bin/tensorboard"
     echo "error: tensorboard is not installed: run 'make help' for how to begin" >&2
     exit 2
 }
-exec "$tensorboard" --logdir "$folder" "$@"
+# Drop TensorFlow's start-up lines, which no setting silences; errors and the address pass.
+chatter='^$|^WARNING: All log messages before absl|^[IWE]0000 |^NOTE: Using experimental fast data|"--load_fast=false"|tensorboard/issues/4784'
+export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-3}"
+exec "$tensorboard" --logdir "$folder" "$@" 2> >(grep --line-buffered -vE "$chatter" >&2)

@@ -1,19 +1,48 @@
 """Train a diffusion model on flowers: a command line over diffusion.training.loop."""
 
+import argparse
+import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import command
 
+from diffusion.support.paths import models_home
+from diffusion.support.precision import PRECISIONS
+from diffusion.support.registry import names_in
+from diffusion.training.config import LOSSES, PRESETS, get_preset
+
+CHANGES = ("epochs", "seed", "learning_rate", "precision", "batch_size")
+CHANGES += ("objective", "loss", "loss_weighting", "self_conditioning")
+
+
+def folder_to_write(text):
+    """Return the path of a folder, an argparse type; refuse one that cannot be written to."""
+    path = Path(text)
+    try:
+        nearest = path.absolute()
+        while not nearest.exists():
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise argparse.ArgumentTypeError(f"{nearest} is a file: name a folder")
+        with tempfile.TemporaryFile(dir=nearest):
+            return path
+    except OSError as error:
+        reason = f"{path} cannot be written ({error.strerror}): choose another folder"
+        raise argparse.ArgumentTypeError(reason) from error
+
 
 def parse_arguments():
     parser = command.Parser(
-        description="Train a diffusion model on flowers. Writes a checkpoint after each epoch; "
-        "when it was stopped, by whatever, the same call with --resume goes on.",
+        description="Train a diffusion model on flowers. A checkpoint is written after each epoch, "
+        "and when the run is interrupted (Ctrl-C, SIGTERM, SIGHUP). To continue an interrupted "
+        "run, add --resume. Numbers not given are the preset's."
     )
     add = parser.add_argument
     add(
         "--preset",
+        type=command.one_of(PRESETS),
         default="quick",
         help="book: the chapter's numbers; quick: minutes on two CPU cores; laptop: an hour; "
         "tiny: seconds, for tests (default: %(default)s)",
@@ -21,89 +50,102 @@ def parse_arguments():
     parser.add_data_dir()
     add(
         "--output",
-        type=Path,
-        help="folder for the model, its record, samples/ and logs/ (default: "
-        "models/PRESET-DATA; an existing model is never overwritten)",
+        type=folder_to_write,
+        help="folder for the model, its record, samples/ and logs/ (default: models/PRESET-DATA; "
+        "an existing model is never overwritten)",
     )
-    add("--epochs", type=int, help="epochs in all (default: the preset's)")
-    add("--max-steps", type=int, help="stop after this many steps in all")
-    add("--resume", action="store_true", help="go on from --output's checkpoint, if there is one")
-    add("--seed", type=int, help="where all random choices come from (default: the preset's)")
-    add("--learning-rate", type=float, help="of AdamW (default: the preset's)")
+    count, rate = command.number(least=1), command.number(float, above=0, below=float("inf"))
+    add("--epochs", type=count, help="epochs in all")
+    add("--max-steps", type=count, help="stop after this many steps in all")
+    add("--resume", action="store_true", help="continue from --output's checkpoint, if it has one")
+    add("--seed", type=command.SEED, help="seed of all random choices")
+    add("--learning-rate", type=rate, help="of AdamW")
     add(
         "--precision",
-        help="auto (what this machine is fast at), float32 or mixed_bfloat16 (default: the "
-        "preset's)",
+        type=command.one_of(PRECISIONS),
+        help=f"{', '.join(PRECISIONS)}; auto is what this machine is fast at",
     )
     add(
         "--sample-every",
-        type=int,
+        type=command.number(least=0),
         default=1,
         metavar="EPOCHS",
         help="epochs between sample grids; 0: none (default: %(default)s)",
     )
-    add("--batch-size", type=int, help="pictures a step, of all devices (default: the preset's)")
-    group = parser.add_argument_group("what is learnt (notebooks/beyond/07_ddpm.ipynb)")
+    add("--batch-size", type=count, help="images per step, over all devices")
+    add_target(parser.add_argument_group("what is learnt (notebooks/beyond/07_ddpm.ipynb)"))
+    add_devices(parser.add_argument_group("on several GPUs or machines (docs/distributed.md)"))
+    return parser.parse_args()
+
+
+def add_target(group):
+    """Add the options of notebook 07."""
+    weightings = ("none", *names_in("objectives", "WEIGHTINGS"))
+    objectives = names_in("objectives", "OBJECTIVES")
     add = group.add_argument
-    add("--objective", help="what the network says: noise, image or velocity (default: noise)")
-    add("--loss", help="mean_absolute_error or mean_squared_error (default: the former)")
+    add(
+        "--objective",
+        type=command.one_of(objectives),
+        help=f"what the network predicts: {', '.join(objectives)} (default: noise)",
+    )
+    add("--loss", type=command.one_of(LOSSES), help=f"{' or '.join(LOSSES)} (default: the former)")
     add(
         "--loss-weighting",
+        type=command.one_of(weightings),
         metavar="WEIGHTING",
-        help="how errors count by signal-to-noise: none, p2 or min_snr, which are meant for "
+        help=f"weight of an error by signal-to-noise ratio: {', '.join(weightings)}; meant for "
         "squared errors (default: none)",
     )
     add(
         "--self-conditioning",
         action="store_true",
         default=None,
-        help="show the network its own earlier estimate of the image",
+        help="feed the network its own earlier estimate of the image",
     )
-    group = parser.add_argument_group("on several GPUs or machines (docs/distributed.md)")
-    add = group.add_argument
+
+
+def add_devices(group):
+    """Add the options of distributed training."""
+    add, default = group.add_argument, "(default: the environment's KERAS_DISTRIBUTION_{})"
     add("--distribute", action="store_true", help="train on all GPUs of this machine as on one")
     add(
         "--coordinator",
         metavar="HOST:PORT",
-        help="several machines: where process 0 is, and a free port there (default: the "
-        "environment's KERAS_DISTRIBUTION_JOB_ADDRESSES)",
+        help="several machines: the host of process 0 and a free port there "
+        + default.format("JOB_ADDRESSES"),
     )
     add(
         "--num-processes",
         type=int,
         metavar="N",
-        help="how many processes there are, usually one a machine (default: the environment's "
-        "KERAS_DISTRIBUTION_NUM_PROCESSES)",
+        help="number of processes, usually one per machine " + default.format("NUM_PROCESSES"),
     )
     add(
         "--process-id",
         type=int,
         metavar="I",
-        help="which of them this is, 0 to N - 1 (default: the environment's "
-        "KERAS_DISTRIBUTION_PROCESS_ID)",
+        help="number of this process, 0 to N - 1 " + default.format("PROCESS_ID"),
     )
     add(
         "--peer-timeout",
-        type=float,
+        type=command.number(float, above=0),
         default=300,
         metavar="SECONDS",
-        help="how long to wait for the others to come (default: %(default)s)",
+        help="how long to wait for the other processes (default: %(default)s)",
     )
-    return parser.parse_args()
 
 
 def main():
     arguments = parse_arguments()
-    from diffusion.training.config import get_preset
-
-    names = ("epochs", "seed", "learning_rate", "precision", "batch_size")
-    names += ("objective", "loss", "loss_weighting", "self_conditioning")
-    given = {name: getattr(arguments, name) for name in names}
+    given = {name: getattr(arguments, name) for name in CHANGES}
     config = get_preset(
         arguments.preset, **{name: value for name, value in given.items() if value is not None}
     )
-    if arguments.max_steps is not None and arguments.max_steps < 1:
-        command.fail(f"--max-steps must be 1 or more, got {arguments.max_steps}")
+    if arguments.output is None:
+        try:
+            folder_to_write(models_home())
+        except argparse.ArgumentTypeError as error:
+            command.fail(str(error))
     if not arguments.distribute:
         for name in ("coordinator", "num_processes", "process_id"):
             if getattr(arguments, name) is not None:
@@ -157,14 +199,14 @@ def run(arguments, config):
         verbose=1 if sys.stdout.isatty() else 2,
     )
     if not is_first():
-        print(f"process 0 keeps the model, in {folder}")
-        return 130 if trained.interrupted else 0
-    steps = trained.record["steps"]
-    if trained.interrupted:
-        print(f"stopped after step {steps}, saved in {folder}: go on with --resume")
-        return 130
-    print(f"{trained.caption}; saved in {folder / 'model.keras'}")
-    return 0
+        print(f"process 0 has saved the model in {folder}")
+    elif trained.interrupted:
+        by = f" by {signal.Signals(trained.signal).name}" if trained.signal else ""
+        steps = trained.record["steps"]
+        print(f"stopped{by} after step {steps}, saved in {folder}: continue with --resume")
+    else:
+        print(f"{trained.caption}; saved in {folder / 'model.keras'}")
+    return 128 + (trained.signal or signal.SIGINT) if trained.interrupted else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Write files whole or not at all, lock folders, and lay out images in a grid."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path to write to; rename it to `path` unless an exception is raised.
 
     A reader, or a run restarted after a crash, sees the old file or the new one, never half of one.
-    The temporary file lies beside `path` and has its suffix.
+    The temporary file lies beside `path` and has its suffix. Raises OSError, naming `path`, where
+    the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,17 +32,23 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # so that not even a power cut leaves half of it
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno, f"the disk is full: {path} was not written, what it held before is intact"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def folder_lock(folder, doing="training"):
-    """Create `folder` and hold it for this process; the system releases it if we are killed.
+def folder_lock(folder: Path | str, doing: str = "training") -> Iterator[None]:
+    """Create `folder` and lock it for this process; the system releases the lock of a dead process.
 
     doing: what the message says that another process does there. Raises FileExistsError if another
-    process holds it, OSError if the folder cannot be written to. On systems without flock, such as
-    Windows, two processes are not told apart.
+    process holds the lock, OSError if the folder cannot be written to. Systems without flock, such
+    as Windows, have no lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

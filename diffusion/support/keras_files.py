@@ -43,7 +43,7 @@ def load_keras_file(path: Path | str, what: str, **options) -> Any:
     except LOADING_ERRORS as error:
         if missing := _missing_class(config):
             raise ValueError(f"{path} needs {missing}") from error
-        raise ValueError(f"{path} is damaged, or not {what}: {first_line(error)}") from error
+        raise ValueError(f"{path} is not {what}, or is damaged: {first_line(error)}") from error
 
 
 def model_file(path: Path | str) -> Path:
@@ -56,6 +56,12 @@ def model_file(path: Path | str) -> Path:
     if not file.is_file():
         raise FileNotFoundError(f"no model at {file}: train one with scripts/train.py")
     return file
+
+
+def record_file(path: Path | str) -> Path:
+    """Return where the record of a model lies: in its run's folder, or beside its file."""
+    path = Path(path)
+    return path / "run.json" if path.is_dir() else path.with_suffix(".json")
 
 
 def first_line(error: BaseException) -> str:
@@ -74,7 +80,7 @@ def read_config(path: Path | str) -> dict:
         raise ValueError(f"{path} is not a .keras file: name one that ends in .keras")
     with open(path, "rb") as file:
         if file.read(2) != b"PK":
-            raise ValueError(f"{path} is not a .keras file, whatever its name: name a saved model")
+            raise ValueError(f"{path} is not a model, whatever its name: name one saved by Keras")
     try:
         with zipfile.ZipFile(path) as archive:
             archive.getinfo(WEIGHTS)

@@ -12,9 +12,8 @@ from diffusion.support import normalization  # noqa: F401 (as `ddpm`)
 from diffusion.support.backend import compile_with_xla
 from diffusion.support.keras_files import load_keras_file, model_file
 from diffusion.support.precision import choose_precision
+from diffusion.training.config import LOSSES
 from diffusion.unet import build_unet
-
-LOSSES = ("mean_absolute_error", "mean_squared_error")  # L1, the chapter's; L2, DDPM's
 
 
 def build(config, total_steps: int, image_size: int | None = None) -> DiffusionModel:

@@ -1,33 +1,34 @@
-"""What happens beside the training: checkpoints, loss curves, sample grids, stopping in order."""
+"""Training callbacks: checkpoints, loss curves, sample grids and the progress bar."""
 
-import signal
-import threading
+import contextlib
 import time
+import warnings
 
 import keras
 import numpy as np
 from keras import ops
 
-from diffusion.support.files import image_grid, save_image_grid, write_json, written_whole
+from diffusion.support.files import save_image_grid, write_json, written_whole
 from diffusion.training import distribution
 from diffusion.training.curves import STEPS_PER_PART, Part, read_losses, write_losses
 from diffusion.training.record import steps_taken
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step and what to try."""
+    """Training cannot continue; the message says why and what to try."""
 
 
 class Checkpoint(keras.callbacks.Callback):
     """After each epoch, write the run's record and then the model, each whole or not at all.
 
-    Keras's own `ModelCheckpoint` and `BackupAndRestore` write over the old file in place, so that
-    a process killed meanwhile leaves neither. The model file is all that is needed to go on: the
-    optimizer in it counts the steps. The record is written first and may be one epoch ahead;
-    whoever resumes drops what the model has not seen.
+    Keras's own `ModelCheckpoint` and `BackupAndRestore` overwrite the old file in place, so a
+    process killed meanwhile leaves neither. To resume, the model file is enough: its optimizer
+    counts the steps. The record is written first and may be one epoch ahead; resuming drops what
+    the model has not seen.
 
     path: the `.keras` file. record_path: a JSON file. record: a dictionary; its "history" grows
     by one entry an epoch, and its "steps" and "seconds" are kept up to date.
+    Raises TrainingError if a weight is not finite, OSError if a file cannot be written.
     """
 
     def __init__(self, path, record_path, record):
@@ -41,43 +42,67 @@ class Checkpoint(keras.callbacks.Callback):
         weights = self.model.network.get_weights()
         if not all(np.isfinite(weight).all() for weight in weights):
             raise TrainingError(not_finite("a weight", self.model, self.path))
-        now = time.perf_counter()
-        record = self.record
+        now, record = time.perf_counter(), self.record
         record["seconds"] += now - self._clock
         self._clock = now
         record["steps"] = steps_taken(self.model)
         entry = {"epoch": epoch + 1, "steps": record["steps"], "seconds": record["seconds"]}
         record["history"].append(entry | {name: float(value) for name, value in logs.items()})
-        write_json(self.record_path, record)
-        with distribution.single_process(), written_whole(self.path) as temporary:
-            self.model.save(temporary)
+        try:
+            write_json(self.record_path, record)
+            with distribution.single_process(), written_whole(self.path) as temporary:
+                self.model.save(temporary)
+        except OSError as error:
+            raise OSError(
+                f"{self.path} cannot be written at step {record['steps']} ({_reason(error)}): make "
+                f"room, or mend its folder, then add --resume; {kept(self.path)}"
+            ) from error
 
 
-class LossCurve(keras.callbacks.Callback):
-    """Record the mean loss of every few steps, for a curve finer than one point an epoch.
+class View(keras.callbacks.Callback):
+    """A callback that only shows the training: if it cannot write, it warns once.
 
-    The "loss" that Keras hands to callbacks is the mean since the epoch began. The mean of steps
-    a+1 to b is had from two of them, (b mean_b - a mean_a) / (b - a), and only those are looked at.
-
-    path: the CSV file (`curves.Part` says what a row holds). every: a part of the curve ends at
-    each multiple of so many steps, and where an epoch or the training ends, so that none reaches
-    over a checkpoint: put this before `Checkpoint`, and a run that goes on from one drops what the
-    model has not seen, and has neither a gap nor a step twice. log_dir: if given, the curve goes
-    to TensorBoard there as well, as "loss" (which needs the tensorboard package).
+    path: the file or folder that it writes. failed: whether it ever could not.
     """
 
-    def __init__(self, path, every=STEPS_PER_PART, log_dir=None):
+    errors: type[Exception] = OSError
+
+    def __init__(self, path):
         super().__init__()
-        self.path, self.every, self.log_dir = path, every, log_dir
-        self._events = None
+        self.path, self.failed = path, False
+
+    def attempt(self, write, *arguments):
+        """Call `write(*arguments)`; training does not end if that fails."""
+        try:
+            write(*arguments)
+        except self.errors as error:
+            if not self.failed:
+                reason = f"{self.path} cannot be written ({_reason(error)})"
+                warnings.warn(f"{reason}: training continues without it", stacklevel=3)
+            self.failed = True
+
+
+class LossCurve(View):
+    """Record the mean loss of every few steps: a curve finer than one point an epoch.
+
+    Keras hands callbacks the mean "loss" since the epoch began. Two of them give the mean of steps
+    a+1 to b, (b mean_b - a mean_a) / (b - a).
+
+    path: the CSV file (`curves.Part` is its row). A damaged one is moved aside. every: a part of
+    the curve ends at each multiple of so many steps, and where an epoch or the training ends, so
+    that no part reaches over a checkpoint: place this before `Checkpoint`. A resumed run then drops
+    what the model has not seen, and has neither a gap nor a step twice. board: a `TensorBoardLogs`
+    that gets the curve, too.
+    """
+
+    def __init__(self, path, every=STEPS_PER_PART, board=None):
+        super().__init__(path)
+        self.every, self.board = every, board
 
     def on_train_begin(self, logs=None):
         done = steps_taken(self.model)
-        parts = read_losses(self.path) if self.path.exists() else []
-        self.parts = [part for part in parts if part.step <= done]
+        self.parts = [part for part in self._recorded() if part.step <= done]
         self._written = time.perf_counter()
-        if self.log_dir is not None:
-            self._events = Events(self.log_dir, done)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = steps_taken(self.model)
@@ -87,7 +112,7 @@ class LossCurve(keras.callbacks.Callback):
         step = self._start + batch + 1
         if step // self.every > (self._start + self._closed) // self.every:
             self._close(batch + 1, logs["loss"])
-            if time.perf_counter() - self._written > 10:  # seconds: costs nothing, so seldom
+            if time.perf_counter() - self._written > 10:  # seconds: rarely, so at no cost
                 self._write()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -96,9 +121,16 @@ class LossCurve(keras.callbacks.Callback):
             self._close(count, logs["loss"])
         self._write()
 
-    def on_train_end(self, logs=None):
-        if self._events:
-            self._events.close()
+    def _recorded(self):
+        try:
+            return read_losses(self.path)
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            aside = self.path.with_suffix(".damaged.csv")
+            self.path.replace(aside)
+            warnings.warn(f"{error}: moved to {aside.name}; the curve begins anew", stacklevel=2)
+            return []
 
     def _close(self, count, mean):
         """End a part at step `count` of this epoch, of which `mean` is the mean loss so far."""
@@ -106,116 +138,82 @@ class LossCurve(keras.callbacks.Callback):
         part = Part(self._start + count, steps, self.model.image_size, (total - self._sum) / steps)
         self._closed, self._sum = count, total
         self.parts.append(part)
-        if self._events:
-            self._events.add("loss", part.loss, part.step)
+        if self.board:
+            self.board.add_loss(part)
 
     def _write(self):
-        write_losses(self.path, self.parts)
+        self.attempt(write_losses, self.path, self.parts)
         self._written = time.perf_counter()
 
 
-class SampleGrid(keras.callbacks.Callback):
-    """Draw pictures from one and the same noise every few epochs, to see flowers come out of it.
+class SampleGrid(View):
+    """Generate images from the same noise every few epochs, to watch flowers emerge from it.
 
-    folder: where `epoch_0001.png` and so on go. every: epochs from one grid to the next; the
-    first epoch is always drawn. log_dir: if given, the grids go to TensorBoard there as well
-    (which needs TensorFlow). Of processes that train as one, all draw, for the weights lie across
-    them all, and process 0 keeps the grid.
+    folder: where `epoch_0001.png` and so on go. every: epochs from one grid to the next; the first
+    epoch always has one. board: a `TensorBoardLogs` that gets the grids, too. stop: a
+    `GracefulStop`; after a signal there is no grid. Of several processes all generate, for the
+    weights lie across them all, and process 0 writes the grid.
     """
 
-    def __init__(self, folder, every=1, num_images=10, steps=20, seed=0, log_dir=None):
-        super().__init__()
-        self.folder, self.every, self.log_dir = folder, every, log_dir
+    def __init__(self, folder, every=1, num_images=10, steps=20, seed=0, board=None, stop=None):
+        super().__init__(folder)
+        self.every, self.board, self.stop = every, board, stop
         self.num_images, self.steps, self.seed = num_images, steps, seed
 
     def on_epoch_end(self, epoch, logs=None):
         number = epoch + 1
-        if number > 1 and number % self.every:
+        if (number > 1 and number % self.every) or (self.stop and self.stop.interrupted):
             return
-        images = self.model.generate(self.num_images, self.steps, seed=self.seed)
-        if not distribution.is_first():
-            return
-        save_image_grid(self.folder / f"epoch_{number:04d}.png", images)
-        if self.log_dir is not None:
-            import tensorflow as tf
-
-            step = steps_taken(self.model)
-            with tf.summary.create_file_writer(str(self.log_dir)).as_default():
-                tf.summary.image("samples", image_grid(images)[None], step=step)
+        with self.stop.abandoned_at_a_signal() if self.stop else contextlib.nullcontext():
+            images = self.model.generate(self.num_images, self.steps, seed=self.seed)
+            if distribution.is_first():
+                self.attempt(save_image_grid, self.path / f"epoch_{number:04d}.png", images)
+                if self.board:
+                    self.board.add_images(images)
 
 
-class GracefulStop(keras.callbacks.Callback):
-    """End training after a batch, so that what follows an epoch still happens: the checkpoint.
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar; an epoch that was stopped midway ends at the steps it took."""
 
-    It ends when `max_steps` steps have been taken in all (None: no bound), on Ctrl-C (or the
-    notebook's stop button), and with a TrainingError when the loss is no longer a number. A
-    second Ctrl-C ends at once. Use it as a context manager around `fit`: it minds Ctrl-C within,
-    and `interrupted` tells afterwards whether that ended it.
-    """
-
-    def __init__(self, path, max_steps=None):
-        super().__init__()
-        self.path, self.max_steps, self.interrupted = path, max_steps, False
-        self._old_handler = None
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._old_handler = signal.signal(signal.SIGINT, self._on_interrupt)
-        return self
-
-    def __exit__(self, *exception):
-        if self._old_handler is not None:
-            signal.signal(signal.SIGINT, self._old_handler)
-            self._old_handler = None
-
-    def _on_interrupt(self, signum, frame):
-        self.interrupted = not distribution.ask_to_stop()
-        self.__exit__()
-
-    def on_train_begin(self, logs=None):
-        self._steps = steps_taken(self.model)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._steps += 1
-        if not np.isfinite(logs["loss"]):
-            raise TrainingError(not_finite("the loss", self.model, self.path))
-        if distribution.told_to_stop(self._steps):  # never among themselves: all at once
-            self.interrupted = True
-        if self.interrupted or self._steps == self.max_steps:
-            self.model.stop_training = True
+    def on_epoch_end(self, epoch, logs=None):
+        self.progbar.update(self.seen, list(logs.items()), finalize=True)
 
 
-class Events:
-    """A TensorBoard file of numbers by step; what an earlier one says after `done` is void."""
-
-    def __init__(self, folder, done):
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        self._writer = EventFileWriter(str(folder), flush_secs=10)
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._write(step=done + 1, session_log=start)
-
-    def add(self, name, value, step):
-        """Add one number."""
-        value = self._summary.Value(tag=name, simple_value=value)
-        self._write(step=step, summary=self._summary(value=[value]))
-
-    def _write(self, **content):
-        self._writer.add_event(self._event(wall_time=time.time(), **content))
-
-    def close(self):
-        """Write what is still held, and close the file."""
-        self._writer.close()
+@contextlib.contextmanager
+def memory_errors(config, path):
+    """Turn NumPy's, TensorFlow's and JAX's errors of memory into one line that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{type(error).__name__} {error}".upper().replace("_", "")
+        # TensorFlow says the same of a full disk.
+        exhausted = "RESOURCEEXHAUSTED" in text and "NO SPACE LEFT" not in text
+        if not (exhausted or isinstance(error, MemoryError)):
+            raise
+        raise TrainingError(
+            f"out of memory with batch_size {config.batch_size}: choose a smaller one "
+            f"(--batch-size) in another folder; {kept(path)}"
+        ) from error
 
 
 def not_finite(what, model, path):
-    """Say, in one line, that training ran away: at which step, how fast, and what is left."""
+    """Say in one line that training diverged: at which step and learning rate, and what is left."""
     step = steps_taken(model)
     rate = float(ops.convert_to_numpy(model.optimizer.learning_rate))
-    kept = f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was written"
     return (
         f"{what} is not finite at step {step}, learning rate {rate:.3g}: "
-        f"try a lower learning rate; {kept}"
+        f"try a lower learning rate; {kept(path)}"
     )
+
+
+def kept(path):
+    """Say which checkpoint is left."""
+    return f"the last good checkpoint is {path}" if path.exists() else "no checkpoint was written"
+
+
+def _reason(error):
+    """The system's words for an error without its path, else the first line of the message."""
+    if getattr(error, "strerror", None):
+        return error.strerror
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line.split("}} ")[-1]  # TensorFlow begins with the name of its operation

@@ -1,20 +1,21 @@
 """Presets: the numbers of a run, in one place.
 
-`get_preset("book")` gives the chapter's numbers, `get_preset("quick")` a small model that draws
-flowers after minutes on two CPU cores, `get_preset("laptop")` a better one for about an hour of
-them, `get_preset("tiny")` one for tests that takes seconds.
-Change any of them with `get_preset("quick", epochs=3)`.
+`get_preset("book")` has the chapter's numbers, "quick" a small model that generates flowers after
+minutes on two CPU cores, "laptop" a better one that takes about an hour, and "tiny" one for tests
+that takes seconds. Change any number with `get_preset("quick", epochs=3)`.
 """
 
 import dataclasses
 
 LOSSES = ("mean_absolute_error", "mean_squared_error")  # L1, the chapter's; L2, DDPM's
-KINDS = {
+KINDS: dict = {
     str: "a text",
     int: "a whole number",
     bool: "True or False",
-    tuple: "a list",
     float: "a number",
+    tuple: "a list",
+    list: "a list",
+    dict: "an object {...}",
 }
 
 
@@ -27,39 +28,39 @@ def is_a(value, kind) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The numbers of one run; each field says what it is. Made by `get_preset`."""
+    """The numbers of one run, made by `get_preset`. Raises ValueError for a type or a range."""
 
     name: str
-    # pictures
+    # data
     image_size: int  # side, in pixels
     fit: str  # "crop" the middle square, or "stretch" the whole picture, as the chapter does
-    repeats: int  # how often an epoch goes through the pictures
-    flip: bool  # mirror half of the pictures, left to right
-    painted: int  # how many flowers to paint where none have been downloaded
+    repeats: int  # passes through the images per epoch
+    flip: bool  # mirror half of the images left to right
+    painted: int  # flowers to paint if none have been downloaded
     # network
     widths: tuple  # channels at each resolution
     block_depth: int  # residual blocks at each resolution
     embedding_dims: int  # length of the embedding of the noise variance
     schedule: str  # a name in schedules.SCHEDULES
-    precision: str  # "float32", "mixed_bfloat16", or "auto": what the machine is fast at
+    precision: str  # "float32", "mixed_bfloat16", or "auto": the faster here
     # training
     batch_size: int
     epochs: int
-    half_size_epochs: int  # so many of them come first, on pictures of half the side: four times
-    # as fast, and what is learnt carries over, since the network is convolutional
+    half_size_epochs: int  # how many of them come first at half the resolution: four times as
+    # fast, and the weights carry over, since the network is convolutional
     learning_rate: float
-    decay_learning_rate: bool  # lower it to zero along a cosine; the chapter keeps it
+    decay_learning_rate: bool  # to zero along a cosine; constant in the chapter
     weight_decay: float
-    ema: float  # how much of the moving average is kept at each step
-    ema_warmup: bool  # forget the random start sooner: min(ema, (1 + n) / (10 + n)) at step n
+    ema: float  # share of the moving average kept at each step
+    ema_warmup: bool  # forget the random start sooner: min(ema, (1 + n)/(10 + n)) at step n
     # sampling
     sampling_steps: int
     seed: int = 0
-    # beyond the chapter (notebook 07); a run from before these fields was trained with the defaults
-    objective: str = "noise"  # what the network says: a name in objectives.OBJECTIVES
-    loss: str = "mean_absolute_error"  # or "mean_squared_error"
+    # beyond the chapter (notebook 07); runs older than these fields used the defaults
+    objective: str = "noise"  # what the network predicts: a name in objectives.OBJECTIVES
+    loss: str = "mean_absolute_error"  # a name in LOSSES
     loss_weighting: str = "none"  # or a name in objectives.WEIGHTINGS
-    self_conditioning: bool = False  # show the network its own earlier estimate of the image
+    self_conditioning: bool = False  # feed the network its own earlier estimate
 
     def __post_init__(self):
         if isinstance(self.widths, list):  # as JSON has it
@@ -122,7 +123,7 @@ PRESETS = {
         epochs=7,
         learning_rate=3e-3,
         decay_learning_rate=True,
-        ema=0.995,  # looks back over 200 of some 800 steps; 0.999 would look back over them all
+        ema=0.995,  # averages the last 200 of some 800 steps; 0.999 would average them all
         ema_warmup=True,
     ),
     "laptop": dataclasses.replace(
@@ -156,11 +157,11 @@ PRESETS = {
 }
 
 
-def get_preset(name="quick", **changes):
-    """Return the preset of that name, with `changes` made to its fields.
+def get_preset(name: str = "quick", **changes) -> Config:
+    """Return the preset of that name, with `changes` to its fields.
 
-    With other `epochs`, the share of them that is trained at half the size stays as it is.
-    Raises ValueError for a name or a field that does not exist, or a value out of range.
+    If `epochs` changes, the share of half-size epochs stays the same.
+    Raises ValueError for an unknown name or field, or a value of the wrong type or range.
     """
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")

@@ -1,38 +1,44 @@
-"""Loss curves: the noise loss step by step, as a run or TensorBoard has recorded it."""
+"""Loss curves: the noise loss by training step, as a run or TensorBoard recorded it."""
 
 import csv
 import io
-import json
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
 from diffusion.support.files import written_whole
+from diffusion.training.record import load_record
 
-STEPS_PER_PART = 25  # the most, but in old or foreign records
+STEPS_PER_PART = 25  # at most; older records and those of other programs may have more
 
 
 class Part(NamedTuple):
-    """A piece of a loss curve: the mean `loss` of the `steps` steps up to and with `step`."""
+    """A part of a loss curve: the mean `loss` of the last `steps` steps, `step` included."""
 
     step: int
     steps: int
-    image_size: int  # side of the pictures, in pixels; 0 where the record does not say
+    image_size: int  # side of the images, in pixels; 0 where unknown
     loss: float
 
 
-def read_losses(path):
-    """Read `losses.csv`: a list of `Part`. Raises OSError, or ValueError for what is none."""
+def read_losses(path: Path | str) -> list[Part]:
+    """Read `losses.csv`. Raises OSError, or ValueError where it is damaged."""
     try:
-        header, *rows = csv.reader(path.read_text().splitlines())
+        text = Path(path).read_text(encoding="utf-8")
+        header, *rows = csv.reader(text.splitlines(), strict=True)
         if tuple(header) != Part._fields:
             raise ValueError(f"its columns are {', '.join(header)}, not {', '.join(Part._fields)}")
-        return [Part(int(a), int(b), int(c), float(d)) for a, b, c, d in rows]
-    except ValueError as error:
-        raise ValueError(f"{path} is no record of losses: {error}") from error
+        parts = [Part(int(a), int(b), int(c), float(d)) for a, b, c, d in rows]
+        for part in parts:
+            if not (0 < part.steps <= part.step and part.image_size >= 0 and isfinite(part.loss)):
+                raise ValueError(f"a row is {tuple(part)}")
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+    return parts
 
 
-def write_losses(path, parts):
+def write_losses(path: Path | str, parts: list[Part]) -> None:
     """Write `losses.csv`, whole or not at all."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -44,16 +50,16 @@ def write_losses(path, parts):
 
 @dataclass(frozen=True)
 class Curve:
-    """A loss curve and what is known of the run: `about` is its `run.json`, or empty."""
+    """A loss curve and what is known of its run: `about` is its `run.json`, or empty."""
 
     name: str
-    parts: list
+    parts: list[Part]
     about: dict
 
-    def near(self, step):
-        """The mean loss of the last quarter of the first `step` steps: those after 3/4 of them.
+    def near(self, step: int) -> float | None:
+        """Return the mean loss of the last quarter of the first `step` steps.
 
-        None where the record does not reach so far, or is too coarse to tell.
+        None where the record does not reach that far, or is too coarse.
         """
         first = step * 3 // 4
         inside = {
@@ -68,12 +74,12 @@ class Curve:
         return sum(part.loss * steps for part, steps in inside.items()) / covered
 
 
-def read_curve(path, steps_per_epoch=None):
+def read_curve(path: Path | str, steps_per_epoch: int | None = None) -> Curve:
     """Read the curve of a run's folder, of its `losses.csv`, or of a folder of TensorBoard logs.
 
-    A run older than `losses.csv` has one part an epoch, from its `run.json`. A log that has only
-    Keras's loss of each epoch needs `steps_per_epoch`, which it does not hold.
-    Raises FileNotFoundError where there is no record, ValueError where it cannot be understood.
+    A run older than `losses.csv` has one part per epoch, from its `run.json`. A log that has only
+    Keras's loss of each epoch needs `steps_per_epoch`. Raises FileNotFoundError where there is no
+    record, ValueError where it is damaged.
     """
     path = Path(path)
     folder = path.parent if path.name == "losses.csv" else path
@@ -91,18 +97,12 @@ def read_curve(path, steps_per_epoch=None):
 
 
 def _read_run(folder):
-    record = folder / "run.json"
-    try:
-        about = json.loads(record.read_text()) if record.is_file() else {}
-        if (folder / "losses.csv").is_file():
-            return Curve(folder.name, read_losses(folder / "losses.csv"), about)
-        parts, done = [], 0
-        for entry in about["history"]:
-            parts.append(Part(entry["steps"], entry["steps"] - done, 0, entry["loss"]))
-            done = entry["steps"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{record} is no record of a run: {error!r}") from error
-    return Curve(folder.name, parts, about)
+    record, losses = folder / "run.json", folder / "losses.csv"
+    about = load_record(record) if record.is_file() else {}
+    if losses.is_file():
+        return Curve(folder.resolve().name, read_losses(losses), about)
+    by_step = {entry["steps"]: entry["loss"] for entry in about["history"]}
+    return Curve(folder.resolve().name, _as_parts(by_step), about)
 
 
 def _read_events(folder, steps_per_epoch):
@@ -121,7 +121,7 @@ def _read_events(folder, steps_per_epoch):
         raise ValueError(f"the TensorBoard logs in {folder} hold neither loss nor epoch_loss")
     if steps_per_epoch is None:
         raise ValueError(
-            f"the TensorBoard logs in {folder} hold one loss an epoch: say how many steps an "
+            f"the TensorBoard logs in {folder} hold one loss per epoch: say how many steps an "
             "epoch has (--steps-per-epoch)"
         )
     losses = {event.step: float(make_ndarray(event.tensor_proto)) for event in per_epoch}
@@ -129,7 +129,7 @@ def _read_events(folder, steps_per_epoch):
 
 
 def _as_parts(losses):
-    """Parts from losses by step, each the mean of all steps since the one before."""
+    """Make parts of losses by step, each the mean of all steps since the one before."""
     steps = sorted(losses)
     before = [0, *steps[:-1]]
     return [Part(b, b - a, 0, losses[b]) for a, b in zip(before, steps, strict=True)]

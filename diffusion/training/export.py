@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusion.model import DiffusionModel
 from diffusion.support.files import write_json, written_whole
-from diffusion.support.keras_files import model_file, shrink
+from diffusion.support.keras_files import model_file, record_file, shrink
 from diffusion.support.paths import shipped
 from diffusion.support.precision import choose_precision, in_float32
 from diffusion.training.building import load_model
@@ -47,7 +47,7 @@ def load_run(path: Path | str | None = None) -> Run:
     """
     path = Path(path or SHIPPED)
     model_file(path)
-    record = load_record(path / "run.json" if path.is_dir() else path.with_suffix(".json"))
+    record = load_record(record_file(path))
     return Run(load_for_inference(path), record, path)
 
 

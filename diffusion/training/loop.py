@@ -1,14 +1,15 @@
-"""The hall where data and model meet: train, resume, keep the record.
+"""Train a model and resume interrupted runs.
 
-The notebooks and `scripts/train.py` both come here, so that what a reader has seen in a cell is
-what trains for hours. A run lives in a folder: `model.keras` (the newest checkpoint, and in the
-end the model), `run.json` (its record), `losses.csv` (its loss curve), `samples/` and `logs/`
+The notebooks and `scripts/train.py` both call `train`, so what a reader sees in a cell is what
+trains for hours. A run has a folder: `model.keras` (the newest checkpoint, and in the end the
+model), `run.json` (its record), `losses.csv` (its loss curve), `samples/` and `logs/`
 (TensorBoard).
 """
 
 import contextlib
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -17,35 +18,46 @@ from diffusion.data.batches import Batches, EpochFromFit, halve
 from diffusion.model import DiffusionModel
 from diffusion.support.files import folder_lock
 from diffusion.support.paths import models_home
+from diffusion.support.validation import whole_number
 from diffusion.training import distribution
 from diffusion.training.building import build, load_model, resized
-from diffusion.training.callbacks import Checkpoint, GracefulStop, LossCurve, SampleGrid
-from diffusion.training.record import (
-    load_record,
-    loss_name,
-    new_record,
-    resume_record,
-    steps_taken,
+from diffusion.training.callbacks import (
+    Checkpoint,
+    LossCurve,
+    ProgressBar,
+    SampleGrid,
+    memory_errors,
 )
+from diffusion.training.config import Config
+from diffusion.training.record import load_record, loss_name, new_record, resume_record, steps_taken
+from diffusion.training.stopping import GracefulStop
+from diffusion.training.tensorboard_logs import TensorBoardLogs
+
+MODEL, RECORD = "model.keras", "run.json"
 
 
 @dataclasses.dataclass
 class Run:
-    """A model and how it came to be: `record` is what `run.json` holds."""
+    """A model and how it was trained.
+
+    record: what `run.json` holds. interrupted: whether it was stopped from outside. signal: the
+    number of the signal that stopped it, if one did.
+    """
 
     model: DiffusionModel
     record: dict
     folder: Path
     interrupted: bool = False
+    signal: int | None = None
 
     @property
-    def losses(self):
-        """The noise loss of each epoch, or of the part of one before or after a stop."""
+    def losses(self) -> list[float]:
+        """The loss of each epoch, or of the part of one before or after a stop."""
         return [entry["loss"] for entry in self.record["history"]]
 
     @property
-    def caption(self):
-        """One line for under a figure: what data, how many steps, how long, on what."""
+    def caption(self) -> str:
+        """One line for below a figure: on which data, how many steps, how long, on what."""
         record = self.record
         minutes = record["seconds"] / 60
         time = f"{minutes:.0f} min" if minutes >= 1 else f"{record['seconds']:.0f} s"
@@ -55,116 +67,137 @@ class Run:
         )
 
 
-def default_folder(config, flowers):
-    """Return where a run of this preset on these flowers lives: `models/<preset>-<data>`."""
+def default_folder(config: Config, flowers) -> Path:
+    """Return the folder of a run of this preset on these flowers: `models/<preset>-<data>`."""
     return models_home() / f"{config.name}-{flowers.name}"
 
 
 def train(
-    config,
+    config: Config,
     flowers,
-    folder=None,
+    folder: Path | str | None = None,
     *,
-    model=None,
-    resume=False,
-    max_steps=None,
-    sample_every=1,
-    tensorboard=False,
-    callbacks=(),
-    verbose=2,
-):
+    model: DiffusionModel | None = None,
+    resume: bool = False,
+    max_steps: int | None = None,
+    sample_every: int = 1,
+    tensorboard: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 2,
+) -> Run:
     """Train a model on flowers, with a checkpoint after each epoch; return the `Run`.
 
-    config: from `config.get_preset`; `config.epochs` epochs in all.
-    flowers: from `data.load_flowers`, of `config.image_size`.
+    config: from `get_preset`; it trains for `config.epochs` epochs in all.
+    flowers: from `load_flowers`, of `config.image_size`.
     folder: the run's folder; default `models/<preset>-<data>`.
-    model: a compiled model of your own, with another network or schedule, say; default
-        `build(config)`. It is used where there is no checkpoint to go on from, and keeps its
-        statistics of the pictures if it has any.
-    resume: go on from the folder's checkpoint if there is one. On a CPU the end is the same, to the
-        bit, as if the run had never stopped. A finished run is only loaded.
-    max_steps: end after so many steps in all, even within an epoch.
+    model: your own compiled model, with another network or schedule, say; default `build(config)`.
+        It is adapted to the images unless it has been; a checkpoint takes precedence.
+    resume: continue from the folder's checkpoint if there is one. On a CPU the result is the same,
+        to the bit, as that of an uninterrupted run. A finished run is only loaded.
+    max_steps: stop after so many steps in all, even within an epoch.
     sample_every: epochs between sample grids in `samples/`; 0 draws none.
     tensorboard: write losses and grids to `logs/` (needs TensorFlow).
     callbacks, verbose: as for `keras.Model.fit`.
 
-    Within `distribution.start` all its devices train as one on the joint batch of
-    `config.batch_size`; process 0 alone reads and writes the folder.
-
-    Ctrl-C ends it in good order (`Run.interrupted`). Raises FileExistsError if the folder holds a
-    model and `resume` is False, or another process trains in it, OSError if it cannot be written,
-    ValueError if it was trained otherwise than is asked for now, and TrainingError if the loss is
-    no longer finite.
+    Within `distribution.start` all devices train as one on the joint batch of `config.batch_size`,
+    and process 0 alone reads and writes the folder. Ctrl-C, SIGTERM and SIGHUP end the step, save,
+    and return (`Run.signal`). Raises FileExistsError if the folder holds a model and `resume` is
+    False, or another process trains in it; OSError if it cannot be written; ValueError if it was
+    trained differently, or its record is damaged; TrainingError if the loss is no longer finite or
+    memory runs out.
     """
     folder = Path(folder) if folder is not None else default_folder(config, flowers)
-    path, record_path = folder / "model.keras", folder / "run.json"
     total_steps = config.epochs * _steps_per_epoch(config, flowers)
+    end = min(total_steps, whole_number("max_steps", max_steps or total_steps, least=1))
+    whole_number("sample_every", sample_every, least=0)
     record = new_record(config, flowers)
-    distribution.share(config.batch_size)  # raises, if it cannot be shared
+    distribution.share(config.batch_size)  # raises ValueError if it cannot be shared
     distribution.agree(lambda: _facts(record, flowers, max_steps, sample_every))
-    with distribution.files_of_first(folder, path.name, record_path.name) as source:
-        if (source / path.name).exists():
-            if not resume:
-                raise FileExistsError(
-                    f"{path} exists: go on with it (--resume), or choose another folder (--output)"
-                )
-            old = load_record(source / record_path.name)
-            keras.utils.set_random_seed(config.seed)  # what is loaded starts alike everywhere
-            model = load_model(source)
-            if not model.compiled:
-                raise ValueError(
-                    f"{path} holds no optimizer (it was made for shipping): it can draw, "
-                    "not train on; choose another folder (--output)"
-                )
-            record = resume_record(folder, old, record, steps_taken(model))
-        else:
-            first_size = config.image_size // (2 if config.half_size_epochs else 1)
-            model = model or build(config, total_steps, first_size)
-            if not model.has_statistics:
-                model.adapt(flowers.images)
-
-    record["loss"] = loss_name(model)
-    stop = GracefulStop(path, max_steps)
-    extra = [*_keeping(folder, path, record_path, record, tensorboard), stop, *callbacks]
-    if sample_every:
-        logs = folder / "logs" if tensorboard else None
-        steps = config.sampling_steps
-        extra.append(SampleGrid(folder / "samples", sample_every, 10, steps, log_dir=logs))
-    end = min(total_steps, max_steps or total_steps)
-    if steps_taken(model) >= end:
+    model, record = _starting_point(config, flowers, folder, model, record, total_steps, resume)
+    steps = steps_taken(model)
+    if steps >= end:
         return Run(model, record, folder)
-    with folder_lock(folder) if distribution.is_first() else contextlib.nullcontext(), stop:
-        while steps_taken(model) < end and not stop.interrupted:
-            model = _fit_part(model, config, flowers, extra, verbose)
-    return Run(model, record, folder, steps_taken(model) < end)
+    stop = GracefulStop(folder / MODEL, max_steps)
+    every_part = _callbacks(folder, record, config, stop, sample_every, tensorboard, callbacks)
+    lock = folder_lock(folder) if distribution.is_first() else contextlib.nullcontext()
+    with lock, stop, memory_errors(config, folder / MODEL):
+        while steps < end and not stop.interrupted:
+            model = _fit_part(model, steps, config, flowers, every_part, verbose)
+            steps = steps_taken(model)
+    return Run(model, record, folder, steps < end, stop.signal)
 
 
-def _keeping(folder, path, record_path, record, tensorboard):
-    """The callbacks that write about the training; process 0 alone has them."""
-    if not distribution.is_first():
-        return []
-    logs = folder / "logs"
-    curve = LossCurve(folder / "losses.csv", log_dir=logs / "steps" if tensorboard else None)
-    keeping = [curve, Checkpoint(path, record_path, record)]
-    if tensorboard:
-        keeping.append(keras.callbacks.TensorBoard(logs, write_graph=False))
-    return keeping
+def _starting_point(config, flowers, folder, model, record, total_steps, resume):
+    """Return model and record: the folder's, if it has a checkpoint, else new ones."""
+    with distribution.files_of_first(folder, MODEL, RECORD) as source:
+        if not (source / MODEL).exists():
+            model = _prepared(model, config, flowers, total_steps)
+        elif resume:
+            model, record = _checkpoint(source, folder, config, record)
+        else:
+            raise FileExistsError(
+                f"{folder / MODEL} exists: continue it (--resume), or choose another folder "
+                "(--output)"
+            )
+    record["loss"] = loss_name(model)
+    return model, record
+
+
+def _prepared(model, config, flowers, total_steps):
+    """Return the given model, or a new one, adapted to the images."""
+    first_size = config.image_size // (2 if config.half_size_epochs else 1)
+    model = model or build(config, total_steps, first_size)
+    if not model.has_statistics:
+        model.adapt(flowers.images)
+    return model
+
+
+def _checkpoint(source, folder, config, record):
+    """Load the model and the record to continue with."""
+    old = load_record(source / RECORD)
+    keras.utils.set_random_seed(config.seed)  # so that all processes load alike
+    model = load_model(source)
+    if not model.compiled:
+        raise ValueError(
+            f"{folder / MODEL} has no optimizer (it was exported), so it can generate but not "
+            "train: choose another folder (--output)"
+        )
+    return model, resume_record(folder, old, record, steps_taken(model))
+
+
+def _callbacks(folder, record, config, stop, sample_every, tensorboard, others):
+    """Return the callbacks of every part; process 0 alone writes files."""
+    first = distribution.is_first()
+    board = TensorBoardLogs(folder / "logs") if tensorboard and first else None
+    callbacks = [stop, *others]
+    if first:
+        curve = LossCurve(folder / "losses.csv", board=board)
+        checkpoint = Checkpoint(folder / MODEL, folder / RECORD, record)
+        callbacks = [curve, checkpoint, *([board] if board else []), *callbacks]
+    if sample_every:
+        steps = config.sampling_steps
+        callbacks.append(
+            SampleGrid(folder / "samples", sample_every, steps=steps, board=board, stop=stop)
+        )
+    return [*callbacks, ProgressBar()]
 
 
 def _facts(record, flowers, max_steps, sample_every):
-    """What processes that train as one must have in common."""
+    """Return what processes that train as one must have in common."""
     options = {"max_steps": max_steps, "sample_every": sample_every, "data": record["data"]}
     same = {name: record[name] for name in ("precision", "versions")}
     checksum = 0
     for start in range(0, len(flowers), 1000):
         checksum = zlib.crc32(flowers.images[start : start + 1000], checksum)
-    return {**record["config"], **options, **same, "pictures of the checksum": checksum}
+    return {**record["config"], **options, **same, "checksum of the images": checksum}
 
 
-def _fit_part(model, config, flowers, callbacks, verbose):
-    """Train on to the end of a part: of an epoch begun earlier, of the half-size epochs, of all."""
-    done = steps_taken(model)
-    epoch, batches_done = divmod(done, _steps_per_epoch(config, flowers))
+def _fit_part(model, steps, config, flowers, callbacks, verbose):
+    """Train one part: the rest of an epoch, of the half-size epochs, or of all epochs.
+
+    steps: taken so far. Returns the model, another one where the image size has changed.
+    """
+    epoch, batches_done = divmod(steps, _steps_per_epoch(config, flowers))
     halved = epoch < config.half_size_epochs
     size = config.image_size // 2 if halved else config.image_size
     if model.image_size != size:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from diffusion.support.precision import accelerators, choose_precision, cpu_cores
-from diffusion.training.config import Config, is_a
+from diffusion.training.config import KINDS, Config, is_a
 
 FIELDS = {
     "config": dict,
@@ -137,10 +137,10 @@ def _check(record):
 
 
 def _check_fields(what, content, required, optional=None):
-    if not isinstance(content, dict):
-        raise ValueError(f"{what} is a {type(content).__name__}, not an object")
+    if not is_a(content, dict):
+        raise ValueError(f"{what} must be {KINDS[dict]}, got {content!r:.50}")
     for name, kind in {**required, **(optional or {})}.items():
         if name in content and not is_a(content[name], kind):
-            raise ValueError(f"{name} of {what} is {content[name]!r:.50}, not a {kind.__name__}")
+            raise ValueError(f"{name} must be {KINDS[kind]}, got {content[name]!r:.50}")
         if name in required and name not in content:
             raise ValueError(f"{what} has no {name}")

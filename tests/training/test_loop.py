@@ -1,28 +1,20 @@
-"""Training: stopped by whatever, it ends where a run that was never stopped ends."""
+"""Training: resumed, it ends where a run that was never stopped ends."""
 
-import dataclasses
-import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
-import keras
 import numpy as np
 import pytest
-from conftest import ROOT, needs_tensorboard
-from PIL import Image
+from conftest import ROOT
 
-from diffusion.support.files import folder_lock, written_whole
-from diffusion.training.callbacks import TrainingError
+from diffusion.support.files import folder_lock
 from diffusion.training.config import get_preset
 from diffusion.training.loop import build, halve, load_model, resized, train
 
 
 def state(model):
-    """All that a run depends on: weights, averages, optimizer, random numbers."""
+    """Everything a run depends on: weights, averages, optimizer, random state."""
     values = [*model.get_weights(), *(np.asarray(v) for v in model.optimizer.variables)]
     return [*values, np.asarray(model.seed_generator.state)]
 
@@ -32,90 +24,23 @@ def assert_same_state(one, two):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """Four epochs of the tiny preset on painted flowers by the command line, never stopped."""
-    folder = tmp_path_factory.mktemp("straight")
-    finish(start(folder))
-    return folder
-
-
-def start(folder, *options):
-    """Start scripts/train.py in a process of its own."""
-    command = [sys.executable, ROOT / "scripts" / "train.py", "--preset", "tiny", "--epochs", "4"]
-    options = ["--data-dir", "painted", "--output", folder, "--sample-every", "0", *options]
-    return subprocess.Popen(
-        [*map(str, command), *map(str, options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+def test_max_steps_stops_midway_and_resume_ends_the_same(trained, tiny, painted, tmp_path):
+    stopped = train(tiny, painted, tmp_path, max_steps=8, verbose=0)  # an epoch has six
+    assert int(stopped.model.optimizer.iterations) == 8 and not stopped.interrupted
+    assert_same_state(
+        train(tiny, painted, tmp_path, resume=True, verbose=0).model, load_model(trained.folder)
     )
 
 
-def finish(process, status=0):
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == status, errors
-    return output, errors
-
-
-def wait_for(process, words):
-    for line in process.stdout:
-        if words in line:
-            return
-    pytest.fail(f"the run ended before {words!r}: {process.stderr.read()}")
-
-
-def test_a_run_killed_twice_ends_with_the_weights_of_one_never_killed(straight, tmp_path):
-    for resumed, words in ((False, "Epoch 2/4"), (True, "Epoch 4/4")):
-        process = start(tmp_path, "--resume")
-        wait_for(process, words)
-        time.sleep(0.05 if resumed else 0.2)  # amid an epoch
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    finish(start(tmp_path, "--resume"))
-    assert_same_state(load_model(tmp_path), load_model(straight))
-    records = [json.loads((f / "run.json").read_text()) for f in (tmp_path, straight)]
-    losses = [[entry["loss"] for entry in record["history"]] for record in records]
-    assert losses[0] == losses[1] and len(losses[0]) == 4
-
-
-def test_ctrl_c_saves_says_where_and_is_resumed_amid_the_epoch(straight, tmp_path):
-    process = start(tmp_path)
-    wait_for(process, "Epoch 2/4")
-    process.send_signal(signal.SIGINT)
-    output, _ = finish(process, status=130)
-    steps = int(load_model(tmp_path).optimizer.iterations)
-    assert f"after step {steps}, saved in {tmp_path}" in output and "--resume" in output
-    assert 0 < steps < 24
-    finish(start(tmp_path, "--resume"))
-    assert_same_state(load_model(tmp_path), load_model(straight))
-
-
-def test_max_steps_stops_amid_an_epoch_and_resume_goes_on_from_there(straight, tmp_path):
-    finish(start(tmp_path, "--max-steps", "8"))  # an epoch has six
-    assert int(load_model(tmp_path).optimizer.iterations) == 8
-    finish(start(tmp_path, "--resume"))
-    assert_same_state(load_model(tmp_path), load_model(straight))
-
-
-def test_an_existing_model_is_not_overwritten(straight):
-    before = (straight / "model.keras").read_bytes()
-    _, errors = finish(start(straight), status=2)
-    assert errors.startswith("error: ") and errors.count("\n") == 1 and "--resume" in errors
-    assert (straight / "model.keras").read_bytes() == before
-
-
-def test_a_finished_run_is_only_loaded(straight):
-    before = (straight / "model.keras").stat().st_mtime_ns
-    finish(start(straight, "--resume"))
-    assert (straight / "model.keras").stat().st_mtime_ns == before
-
-
-@needs_tensorboard
-def test_tensorboard_gets_losses(straight):
-    events = b"".join(p.read_bytes() for p in (straight / "logs").rglob("events*"))
-    assert b"epoch_loss" in events
+def test_an_existing_model_is_not_overwritten_and_a_finished_run_only_loaded(
+    trained, tiny, painted
+):
+    file = trained.folder / "model.keras"
+    before = file.stat().st_mtime_ns
+    with pytest.raises(FileExistsError, match="--resume"):
+        train(tiny, painted, trained.folder, verbose=0)
+    assert train(tiny, painted, trained.folder, resume=True, verbose=0).record["steps"] == 12
+    assert file.stat().st_mtime_ns == before
 
 
 def test_two_runs_from_one_seed_are_the_same_and_from_another_are_not(tiny, painted, tmp_path):
@@ -125,70 +50,6 @@ def test_two_runs_from_one_seed_are_the_same_and_from_another_are_not(tiny, pain
     ]
     assert_same_state(runs[0].model, runs[1].model)
     assert np.abs(runs[0].model.get_weights()[0] - runs[2].model.get_weights()[0]).max() > 1e-3
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    tiny, painted, tmp_path
-):
-    class Ruin(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.optimizer.iterations) == 8:
-                weight = self.model.network.weights[0]
-                weight.assign(np.full(weight.shape, np.inf))
-
-    with pytest.raises(TrainingError, match=r"step 9, learning rate 0\.001.*model\.keras"):
-        train(tiny, painted, tmp_path, callbacks=[Ruin()], verbose=0)
-    model = load_model(tmp_path)
-    assert int(model.optimizer.iterations) == 6
-    assert all(np.isfinite(weight).all() for weight in model.get_weights())
-
-
-def test_weights_ruined_by_the_last_step_of_an_epoch_are_not_saved(tiny, painted, tmp_path):
-    class Ruin(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.optimizer.iterations) == 6:
-                weight = self.model.network.weights[0]
-                weight.assign(np.full(weight.shape, np.nan))
-
-    with pytest.raises(TrainingError, match=r"a weight is not finite at step 6.*no checkpoint"):
-        train(tiny, painted, tmp_path, callbacks=[Ruin()], verbose=0)
-    assert not (tmp_path / "model.keras").exists()
-
-
-def test_a_save_that_fails_half_way_leaves_the_old_file(tmp_path):
-    path = tmp_path / "model.keras"
-    path.write_text("old")
-    with pytest.raises(OSError, match="disk full"), written_whole(path) as temporary:
-        temporary.write_text("half of the ne")
-        raise OSError("disk full")
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"batch_size": 4}, "batch_size=8, not 4"),
-        ({"widths": (8, 24)}, "widths"),
-        ({"seed": 3}, "seed=0"),
-    ],
-)
-def test_a_run_is_not_resumed_with_other_numbers(trained, painted, changes, words):
-    with pytest.raises(ValueError, match=words):
-        train(get_preset("tiny", **changes), painted, trained.folder, resume=True)
-
-
-def test_a_run_is_not_resumed_on_other_data(trained, painted, tiny):
-    others = dataclasses.replace(painted, description="48 photographs")
-    with pytest.raises(ValueError, match=r"trained on 48 painted flowers.*not on 48 photographs"):
-        train(tiny, others, trained.folder, resume=True)
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"config": 1, "data": 2, "history": 3}'])
-def test_a_record_that_cannot_be_read_is_named(trained, painted, tiny, tmp_path, content):
-    shutil.copytree(trained.folder, tmp_path / "run")
-    (tmp_path / "run" / "run.json").write_text(content)
-    with pytest.raises(ValueError, match=r"run\.json cannot be read"):
-        train(tiny, painted, tmp_path / "run", resume=True)
 
 
 def test_two_processes_do_not_train_in_one_folder(tiny, painted, tmp_path):
@@ -203,6 +64,12 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(tiny, painted,
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         train(tiny, painted, tmp_path / "file" / "run", verbose=0)
+
+
+@pytest.mark.parametrize("option", [{"sample_every": -1}, {"max_steps": -1}, {"max_steps": 2.5}])
+def test_numbers_out_of_range_are_refused(option, tiny, painted, tmp_path):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        train(tiny, painted, tmp_path, **option)
 
 
 def test_a_model_of_the_readers_own_is_trained(tiny, painted, tmp_path):
@@ -237,16 +104,10 @@ def test_half_size_epochs_come_first_and_all_that_was_learnt_carries_over(painte
 
 
 def test_halving_averages_two_by_two_pixels():
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype("uint8")
-    expected = pictures.reshape(3, 4, 2, 4, 2, 3).mean(axis=(2, 4))
-    np.testing.assert_allclose(halve(pictures), expected, atol=0.5)
-    assert halve(pictures).dtype == np.uint8
-
-
-def test_sample_grids_are_drawn_after_each_epoch(trained):
-    for epoch in (1, 2):
-        with Image.open(trained.folder / "samples" / f"epoch_{epoch:04d}.png") as picture:
-            assert picture.size == (160, 16)
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype("uint8")
+    expected = images.reshape(3, 4, 2, 4, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(halve(images), expected, atol=0.5)
+    assert halve(images).dtype == np.uint8
 
 
 def test_the_caption_says_what_data_how_many_steps_and_how_long(trained):
@@ -254,7 +115,7 @@ def test_the_caption_says_what_data_how_many_steps_and_how_long(trained):
     assert "12 steps of 8 pictures in" in trained.caption
 
 
-def test_a_lowered_learning_rate_ends_near_zero(painted):
+def test_a_decaying_learning_rate_ends_near_zero(painted):
     model = build(get_preset("tiny", decay_learning_rate=True), total_steps=200)
     rates = [float(model.optimizer._learning_rate(step)) for step in (0, 20, 110, 200)]
     assert rates[0] < 1e-4 and abs(rates[1] - 1e-3) < 1e-5 and rates[3] < 1e-6 < rates[2] < 1e-3
@@ -265,3 +126,39 @@ def test_names_that_do_not_exist_are_refused():
         build(get_preset("tiny", schedule="cosin"), 1)
     with pytest.raises(ValueError, match=r"precision 'half'.*mixed_bfloat16"):
         build(get_preset("tiny", precision="half"), 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "hug"], "'hug': choose one of book"),
+        (["--epochs", "0"], "'0'"),
+        (["--max-steps", "0"], "'0'"),
+        (["--sample-every", "-1"], "'-1'"),
+        (["--seed", "4294967296"], "'4294967296'"),
+        (["--learning-rate", "nan"], "'nan'"),
+        (["--precision", "half"], "'half': choose one of auto"),
+        (["--objective", "eps"], "'eps': choose one of noise"),
+        (["--loss-weighting", "snr"], "'snr': choose one of none"),
+        (["--loss", "l1"], "'l1': choose one of mean_abs"),
+        (["--output", "file"], "file is a file"),
+        (["--output", "file/run"], "file"),
+        (["--process-id", "1"], "--process-id goes with --distribute"),
+    ],
+)
+def test_the_command_line_refuses_at_once(arguments, words, tmp_path):
+    (tmp_path / "file").touch()
+    program = (  # Keras cannot be imported
+        "import runpy, sys; sys.modules['keras'] = None; "
+        "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    )
+    script = ROOT / "scripts" / "train.py"
+    finished = subprocess.run(
+        [sys.executable, "-c", program, str(script), *arguments],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 2 and words in finished.stderr
+    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1

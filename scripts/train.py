@@ -153,13 +153,12 @@ def main():
         command.load_keras()
         return run(arguments, config)
     from diffusion.training import distribution, supervisor
+    from diffusion.training.rendezvous import addresses
 
-    place = distribution.addresses(
-        arguments.coordinator, arguments.num_processes, arguments.process_id
-    )
+    place = addresses(arguments.coordinator, arguments.num_processes, arguments.process_id)
     if place[1] > 1:
         status = supervisor.supervise(*place, arguments.peer_timeout)
-        if status is not None:
+        if status is not None:  # None: this is the child, which trains
             return status
     command.load_keras()
     with distribution.start(*place, arguments.peer_timeout) as devices:
@@ -173,7 +172,7 @@ def run(arguments, config):
 
     from diffusion.data.flowers import load_flowers
     from diffusion.support.precision import choose_precision
-    from diffusion.training.distribution import is_first
+    from diffusion.training.distribution import is_main_process
     from diffusion.training.loop import default_folder, train
 
     flowers = load_flowers(
@@ -198,7 +197,7 @@ def run(arguments, config):
         tensorboard=keras.backend.backend() == "tensorflow",  # under JAX it would take the GPU
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    if not is_first():
+    if not is_main_process():
         print(f"process 0 has saved the model in {folder}")
     elif trained.interrupted:
         by = f" by {signal.Signals(trained.signal).name}" if trained.signal else ""

@@ -166,7 +166,7 @@ class SampleGrid(View):
             return
         with self.stop.abandoned_at_a_signal() if self.stop else contextlib.nullcontext():
             images = self.model.generate(self.num_images, self.steps, seed=self.seed)
-            if distribution.is_first():
+            if distribution.is_main_process():
                 self.attempt(save_image_grid, self.path / f"epoch_{number:04d}.png", images)
                 if self.board:
                     self.board.add_images(images)

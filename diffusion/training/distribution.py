@@ -84,7 +84,7 @@ def start(
             _here = before
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes files and reports."""
     return _here.number == 0
 
@@ -119,7 +119,7 @@ def share(batch_size: int) -> slice:
     return slice(_here.first * each, (_here.first + _here.local) * each)
 
 
-def agree(facts: Callable[[], dict]) -> None:
+def require_agreement(facts: Callable[[], dict]) -> None:
     """Wait for all processes; raise ValueError in all of them if their facts differ.
 
     facts: returns name -> value, of what JSON can write; called only with several processes.
@@ -144,7 +144,7 @@ def agree(facts: Callable[[], dict]) -> None:
 
 
 @contextlib.contextmanager
-def files_of_first(folder: Path, *names: str) -> Iterator[Path]:
+def main_process_files(folder: Path, *names: str) -> Iterator[Path]:
     """Yield a folder that holds process 0's files of these names, as far as they exist."""
     if _here.count == 1:
         yield folder
@@ -153,17 +153,17 @@ def files_of_first(folder: Path, *names: str) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory() as copies:
         for name in names:
-            exists = is_first() and (folder / name).exists()
+            exists = is_main_process() and (folder / name).exists()
             content = np.fromfile(folder / name, "uint8") if exists else np.zeros(0, "uint8")
             size = int(broadcast_one_to_all(np.int32(len(content))))
             content = broadcast_one_to_all(np.resize(content, size)) if size else content
-            if size and not is_first():
+            if size and not is_main_process():
                 content.tofile(Path(copies) / name)
-        yield folder if is_first() else Path(copies)
+        yield folder if is_main_process() else Path(copies)
 
 
-def ask_to_stop() -> bool:
-    """Have all processes stop soon, after the same step: `told_to_stop` says which.
+def request_stop() -> bool:
+    """Have all processes stop soon, after the same step: `stop_requested` says which.
 
     JAX does so on SIGTERM. Returns False if this process is alone and can stop by itself.
     """
@@ -173,7 +173,7 @@ def ask_to_stop() -> bool:
     return True
 
 
-def told_to_stop(step: int) -> bool:
+def stop_requested(step: int) -> bool:
     """Whether all processes are to stop after this step; call it after every step."""
     if _here.count == 1:
         return False

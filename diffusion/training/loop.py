@@ -112,14 +112,14 @@ def train(
     whole_number("sample_every", sample_every, least=0)
     record = new_record(config, flowers)
     distribution.share(config.batch_size)  # raises ValueError if it cannot be shared
-    distribution.agree(lambda: _facts(record, flowers, max_steps, sample_every))
+    distribution.require_agreement(lambda: _facts(record, flowers, max_steps, sample_every))
     model, record = _starting_point(config, flowers, folder, model, record, total_steps, resume)
     steps = steps_taken(model)
     if steps >= end:
         return Run(model, record, folder)
     stop = GracefulStop(folder / MODEL, max_steps)
     every_part = _callbacks(folder, record, config, stop, sample_every, tensorboard, callbacks)
-    lock = folder_lock(folder) if distribution.is_first() else contextlib.nullcontext()
+    lock = folder_lock(folder) if distribution.is_main_process() else contextlib.nullcontext()
     with lock, stop, memory_errors(config, folder / MODEL):
         while steps < end and not stop.interrupted:
             model = _fit_part(model, steps, config, flowers, every_part, verbose)
@@ -129,7 +129,7 @@ def train(
 
 def _starting_point(config, flowers, folder, model, record, total_steps, resume):
     """Return model and record: the folder's, if it has a checkpoint, else new ones."""
-    with distribution.files_of_first(folder, MODEL, RECORD) as source:
+    with distribution.main_process_files(folder, MODEL, RECORD) as source:
         if not (source / MODEL).exists():
             model = _prepared(model, config, flowers, total_steps)
         elif resume:
@@ -167,7 +167,7 @@ def _checkpoint(source, folder, config, record):
 
 def _callbacks(folder, record, config, stop, sample_every, tensorboard, others):
     """Return the callbacks of every part; process 0 alone writes files."""
-    first = distribution.is_first()
+    first = distribution.is_main_process()
     board = TensorBoardLogs(folder / "logs") if tensorboard and first else None
     callbacks = [stop, *others]
     if first:
@@ -219,7 +219,7 @@ def _fit_part(model, steps, config, flowers, callbacks, verbose):
         epochs=epoch + 1 if batches_done else last_epoch,
         shuffle=False,  # Batches shuffles, by seed and epoch
         callbacks=[EpochFromFit(batches), *callbacks],
-        verbose=verbose if distribution.is_first() else 0,
+        verbose=verbose if distribution.is_main_process() else 0,
     )
     return model
 

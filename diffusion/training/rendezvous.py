@@ -16,14 +16,14 @@ HEARTBEAT_SECONDS = 30  # a process that sends none for so long is lost
 
 def addresses(
     coordinator: str | None, count: int | None, number: int | None
-) -> tuple[str | None, int, int]:
-    """Complete and check the arguments of `start`; (None, 1, 0) if this process is alone."""
+) -> tuple[str, int, int]:
+    """Complete and check the arguments of `start`; ("", 1, 0) if this process is alone."""
     listed = os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES", "")
     coordinator = coordinator or listed.split(",")[0]
     count = _from_environment("KERAS_DISTRIBUTION_NUM_PROCESSES", count)
     number = _from_environment("KERAS_DISTRIBUTION_PROCESS_ID", number)
     if not coordinator and (count, number) in ((None, None), (1, 0)):
-        return None, 1, 0
+        return "", 1, 0
     if count is None or number is None or not coordinator:
         raise ValueError("several processes need --coordinator, --num-processes and --process-id")
     if count < 1:
@@ -108,8 +108,7 @@ def _check_address(coordinator, host, port, number):
         raise OSError(f"no host {host!r}: check --coordinator, {coordinator}") from error
     except OSError as error:
         raise OSError(
-            f"process 0 cannot listen at {coordinator} ({os.strerror(error.errno)}): choose "
-            "another port"
+            f"process 0 cannot listen at {coordinator} ({error.strerror}): choose another port"
         ) from error
 
 

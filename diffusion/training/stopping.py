@@ -71,7 +71,7 @@ class GracefulStop(keras.callbacks.Callback):
     def _on_signal(self, number, frame=None):
         if signal.SIGINT in self._old_handlers:
             signal.signal(signal.SIGINT, self._old_handlers.pop(signal.SIGINT))
-        if distribution.ask_to_stop():
+        if distribution.request_stop():
             return
         self.signal = self.signal or number
         self.interrupted = True
@@ -88,7 +88,7 @@ class GracefulStop(keras.callbacks.Callback):
         self._steps += 1
         if not np.isfinite(logs["loss"]):
             raise TrainingError(not_finite("the loss", self.model, self.path))
-        if distribution.told_to_stop(self._steps):  # all processes after the same step
+        if distribution.stop_requested(self._steps):  # all processes after the same step
             self.interrupted = True
         if self.interrupted or self._steps == self.max_steps:
             self.model.stop_training = True

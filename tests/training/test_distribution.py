@@ -201,7 +201,7 @@ def test_mirrored_devices_on_tensorflow_learn_what_one_learns(cache, tmp_path):
 def test_one_device_is_reported_and_trains_alone():
     with distribution.start() as devices:
         assert f"one device on {keras.backend.backend()}: nothing to distribute" in devices
-        assert distribution.is_first() and distribution.share(7) == slice(0, 7)
+        assert distribution.is_main_process() and distribution.share(7) == slice(0, 7)
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="asks TensorFlow, and JAX would wait")

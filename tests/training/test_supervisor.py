@@ -42,14 +42,14 @@ number = place[2]
 try:
     with rendezvous.rendezvous(*place, float(timeout)):
         distribution._here = distribution._Here(number, place[1])
-        distribution.agree(lambda: {"seed": 3, "widths": "x" * 10})
+        distribution.require_agreement(lambda: {"seed": 3, "widths": "x" * 10})
         print("met", flush=True)
         if ending == "fail" and number == 1:
             raise OSError("no space left on the disk of process 1")
         if ending == "differ":
-            distribution.agree(lambda: {"seed": 3, "widths": [8, 16 + number]})
+            distribution.require_agreement(lambda: {"seed": 3, "widths": [8, 16 + number]})
         while True:
-            distribution.agree(dict)
+            distribution.require_agreement(dict)
             time.sleep(0.05)
 except (OSError, ValueError) as error:
     print(f"error: {error}", file=sys.stderr)
@@ -221,4 +221,4 @@ def test_numbers_out_of_range_are_refused(count, number):
 
 def test_without_any_address_this_process_is_alone():
     alone = addresses(None, None, None)
-    assert alone == addresses(*alone) == (None, 1, 0)
+    assert alone == addresses(*alone) == ("", 1, 0)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import ON_TENSORFLOW, ROOT
-from test_supervisor import free_address, needs_jax
+from test_supervisor import free_address, on_jax
 
 from diffusion.data.batches import Batches
 from diffusion.training import distribution
@@ -129,8 +129,7 @@ def one_process(cache, tmp_path_factory):
     return folder, report
 
 
-@needs_jax
-@pytest.mark.slow
+@on_jax
 def test_two_devices_of_one_machine_learn_what_one_learns(one_process):
     folder, report = one_process
     assert report["devices"] == "2 devices: DataParallel on jax"
@@ -138,8 +137,7 @@ def test_two_devices_of_one_machine_learn_what_one_learns(one_process):
     assert_same_model(folder / "alone", folder / "two")
 
 
-@needs_jax
-@pytest.mark.slow
+@on_jax
 def test_two_processes_learn_what_one_learns_although_one_was_stopped(one_process, cache, tmp_path):
     alone, expected = one_process
     address = free_address()
@@ -158,8 +156,7 @@ def test_two_processes_learn_what_one_learns_although_one_was_stopped(one_proces
     assert not folders[1].exists()
 
 
-@needs_jax
-@pytest.mark.slow
+@on_jax
 def test_train_py_ends_with_one_line_when_process_0_is_killed(tmp_path):
     command = [
         *(sys.executable, "-u", ROOT / "scripts/train.py", "--preset", "tiny", "--epochs", 1000),

@@ -19,6 +19,12 @@ from diffusion.training.supervisor import explain
 
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="no JAX here")
 
+
+def on_jax(test):
+    """Mark a test that starts processes on JAX."""
+    return pytest.mark.slow(needs_jax(test))
+
+
 PROGRAM = """
 import os, signal, sys, time
 from diffusion.training import distribution, rendezvous, supervisor
@@ -104,8 +110,7 @@ def assert_one_line(ends, *words):
         assert any(word in errors[0] for word in words), errors
 
 
-@needs_jax
-@pytest.mark.slow
+@on_jax
 @pytest.mark.parametrize(
     ("victim", "number"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)]
 )
@@ -125,23 +130,20 @@ def test_a_lost_process_ends_the_others_with_one_line(victim, number):
         lost.communicate()
 
 
-@needs_jax
-@pytest.mark.slow
+@on_jax
 def test_a_process_that_fails_says_why_and_ends_the_others():
     first, second = end(start("fail", (2, 0), (2, 1)))
     assert second == (2, ["error: no space left on the disk of process 1"])
     assert_one_line([first], "process 1 of 2 was lost")
 
 
-@needs_jax
-@pytest.mark.slow
+@on_jax
 def test_processes_with_other_facts_are_refused_in_all():
     ends = end(start("differ", (2, 0), (2, 1)))
     assert_one_line(ends, "process 1 has widths [8, 17], process 0 has [8, 16]")
 
 
-@needs_jax
-@pytest.mark.slow
+@on_jax
 def test_processes_that_do_not_all_come_or_differ_in_numbers_end_with_one_line():
     missing = [[(2, 0)], [(2, 1)], [(3, 0), (2, 1)], [(3, 0), (3, 1), (3, 1)]]
     groups = [start("run", *places, timeout=5) for places in missing]
@@ -152,8 +154,7 @@ def test_processes_that_do_not_all_come_or_differ_in_numbers_end_with_one_line()
     assert_one_line(end([first]), "process 1 of 2 was lost", "not all 2 processes came")
 
 
-@needs_jax
-@pytest.mark.slow
+@on_jax
 def test_a_taken_port_and_an_unknown_host_are_named():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
@@ -194,6 +195,8 @@ def test_the_last_words_of_jax_become_one_line(number, text, words):
 
 
 def test_addresses_come_from_the_environment_and_options_take_precedence(monkeypatch):
+    alone = addresses(None, None, None)
+    assert alone == addresses(*alone) == ("", 1, 0)
     monkeypatch.setenv("KERAS_DISTRIBUTION_JOB_ADDRESSES", "10.0.0.1:99,10.0.0.2:99")
     monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
     monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "1")
@@ -207,18 +210,14 @@ def test_addresses_come_from_the_environment_and_options_take_precedence(monkeyp
         addresses(None, None, None)
 
 
-@pytest.mark.parametrize("address", ["host", "host:", ":80", "host:x", "host:0", "host:70000"])
-def test_an_address_without_host_and_port_is_refused(address):
-    with pytest.raises(ValueError, match=f"HOST:PORT .*'{address}'"):
-        addresses(address, 2, 0)
-
-
-@pytest.mark.parametrize(("count", "number"), [(2, -1), (2, 2), (0, 0)])
-def test_numbers_out_of_range_are_refused(count, number):
-    with pytest.raises(ValueError, match=f"got {number}"):
-        addresses("host:80", count, number)
-
-
-def test_without_any_address_this_process_is_alone():
-    alone = addresses(None, None, None)
-    assert alone == addresses(*alone) == ("", 1, 0)
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        *(((text, 2, 0), f"'{text}'") for text in ("host", "host:", ":80", "host:x", "host:70000")),
+        *((("host:80", 2, number), f"got {number}") for number in (-1, 2)),
+        (("host:80", 0, 0), "got 0"),
+    ],
+)
+def test_wrong_addresses_and_numbers_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        addresses(*wrong)

@@ -19,7 +19,7 @@ FIRST_BYTES = {".svg": (b"<?xml", b"<svg"), ".pdf": (b"%PDF",)}
 
 def number(kind=int, least=None, most=None, above=None, below=None):
     """Return an argparse type: a number of `kind` (int or float) within the given bounds."""
-    bounds = {"at least": least, "at most": most, "above": above, "below": below}
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
     bounds = {words: bound for words, bound in bounds.items() if bound is not None}
     holds = {"at least": ge, "at most": le, "above": gt, "below": lt}
     what = "a whole number" if kind is int else "a number"

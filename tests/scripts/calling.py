@@ -12,12 +12,16 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import command
 
 
+def module_of(script):
+    """The module of a script such as "evaluate.py"."""
+    return importlib.import_module(script.removesuffix(".py"))
+
+
 def call(script, arguments, monkeypatch, capsys):
     """Call `main` of a script such as "evaluate.py" here: (status, its output, its errors)."""
-    main = importlib.import_module(script.removesuffix(".py")).main
     monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
-        command.run(main)
+        command.run(module_of(script).main)
     return stopped.value.code or 0, *capsys.readouterr()
 
 

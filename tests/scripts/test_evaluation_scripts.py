@@ -5,8 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-import train_encoder  # after `calling`, which finds the scripts
-from calling import assert_one_line, call
+from calling import assert_one_line, call, module_of
 from PIL import Image
 
 from diffusion.evaluation.classifier import build_classifier, save_classifier
@@ -65,7 +64,7 @@ def test_train_encoder_saves_what_evaluate_can_use(tmp_path, monkeypatch, capsys
     arguments += ["--batch-size", 16, "--output", path]
     status, output, errors = call("train_encoder.py", arguments, monkeypatch, capsys)
     assert status == 0, errors
-    train_encoder.parse_arguments()  # its own file may be replaced
+    module_of("train_encoder.py").parse_arguments()  # its own file may be replaced
     assert "16 species, 48 of 64 painted flowers" in output and "held out" in output
     record = json.loads(path.with_suffix(".json").read_text())
     assert record["steps"] == 3 and len(record["species"]) == 16

@@ -232,8 +232,8 @@ def run(main):
 
 
 def _advice_on_module(name):
-    chosen = "KERAS_BACKEND" in os.environ
-    if name == "tensorflow" and not chosen and importlib.util.find_spec("jax"):
+    asked = "KERAS_BACKEND" in os.environ
+    if str(name).startswith("tensorflow") and not asked and importlib.util.find_spec("jax"):
         return "TensorFlow is not installed, but JAX is: set KERAS_BACKEND=jax"
     return f"no module {name!r}: run 'make help', and use .venv/bin/python"
 

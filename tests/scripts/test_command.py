@@ -144,7 +144,7 @@ def test_ctrl_c_is_one_line_with_status_130(capsys):
 def test_without_tensorflow_but_with_jax_the_advice_is_the_backend(monkeypatch, capsys):
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    _, errors = ended(ModuleNotFoundError("no", name="tensorflow"), capsys)
+    _, errors = ended(ModuleNotFoundError("no", name="tensorflow.python"), capsys)
     assert_one_line(errors, "KERAS_BACKEND=jax")
 
 

@@ -172,7 +172,8 @@ def test_a_mistake_in_training_is_one_line(arguments, words, tmp_path, monkeypat
 
 def test_a_model_of_nan_weights_writes_no_picture(tmp_path, monkeypatch, capsys):
     model = load_model(PLAIN)
-    model.set_weights([np.full(weight.shape, np.nan) for weight in model.get_weights()])
+    for weight in model.ema_network.weights:
+        weight.assign(np.full(weight.shape, np.nan))
     model.save(tmp_path / "nan.keras")
     arguments = ["--model", tmp_path / "nan.keras", "--output", tmp_path / "nan.png"]
     status, _, errors = call("generate.py", arguments, monkeypatch, capsys)

@@ -1,4 +1,4 @@
-"""Export the model of a run, small enough to ship."""
+"""Export the model of a run as one small file for inference."""
 
 import command
 

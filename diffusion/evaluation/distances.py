@@ -77,7 +77,7 @@ def gaussian_distance(
     from eigenvalues, with those below 0 by rounding set to 0. This also holds with fewer images
     than features, where a covariance is singular and a general matrix root may fail.
     """
-    shift = np.float64(mean) - np.float64(other_mean)
+    shift = np.asarray(mean, "float64") - np.asarray(other_mean, "float64")
     roots = _root(covariance) @ _root(other_covariance)
     overlap = np.linalg.svd(roots, compute_uv=False).sum()
     distance = shift @ shift + np.trace(covariance) + np.trace(other_covariance) - 2 * overlap

@@ -123,7 +123,7 @@ def encode(
             )
         if on_progress is not None:
             on_progress(len(batch))
-    features = np.concatenate(features)
-    if not np.isfinite(features).all():
+    joined = np.concatenate(features)
+    if not np.isfinite(joined).all():
         raise ValueError("the encoder returned features that are not finite")
-    return features
+    return joined

@@ -52,9 +52,10 @@ class _ImageMetric(keras.metrics.Metric):
         for kept, batch in zip(self._kept, features, strict=True):
             kept.append(ops.convert_to_numpy(batch))
 
-    def kept(self):
-        """Return all features kept: (M, D) of real and (N, D) of generated images."""
-        return tuple(np.concatenate(rows) if rows else np.empty((0, 1)) for rows in self._kept)
+    def kept(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return all features kept, (M, D) of the real and (N, D) of the generated images."""
+        real, generated = (np.concatenate(r) if r else np.empty((0, 1)) for r in self._kept)
+        return real, generated
 
     def reset_state(self):
         super().reset_state()

@@ -13,7 +13,7 @@ from PIL import Image
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -88,6 +88,8 @@ def save_image_grid(
 ) -> None:
     """Save images (N, S, S, 3) in [0, 1] as one picture file, each pixel `scale` wide."""
     picture = Image.fromarray(image_grid(images, columns))
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.NEAREST)
+    picture = picture.resize(
+        (picture.width * scale, picture.height * scale), Image.Resampling.NEAREST
+    )
     with written_whole(path) as temporary:
         picture.save(temporary)

@@ -146,6 +146,7 @@ def test_painted_flowers_without_their_labels_are_painted_again(tmp_path):
         np.testing.assert_array_equal(again.labels, flowers.labels)
 
 
+@pytest.mark.slow
 def test_a_new_process_does_not_believe_a_wrong_count(kaggle, tmp_path):
     load(kaggle, tmp_path)
     path = only_entry(tmp_path) / "notes.json"
@@ -216,6 +217,7 @@ def start_load_that_waits(folder, tmp_path):
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_what_a_killed_load_leaves_is_not_taken_for_finished(twenty, tmp_path):
     process = start_load_that_waits(twenty, tmp_path)
@@ -227,6 +229,7 @@ def test_what_a_killed_load_leaves_is_not_taken_for_finished(twenty, tmp_path):
     assert only_entry(tmp_path) != abandoned
 
 
+@pytest.mark.slow
 def test_two_loads_at_once_both_succeed(twenty, tmp_path):
     both = [start_load_that_waits(twenty, tmp_path) for _ in range(2)]
     assert len(list((tmp_path / "cache").iterdir())) == 2

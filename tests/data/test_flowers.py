@@ -243,6 +243,7 @@ def test_painted_flowers_have_no_splits_to_choose_from(painter, tmp_path):
 # --- the whole ---
 
 
+@pytest.mark.slow
 def test_importing_the_loader_imports_no_framework_and_of_the_library_its_own_wing():
     code = "from diffusion.data import load_flowers; import sys; print(*sys.modules)"
     imported = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()

@@ -32,9 +32,10 @@ run-beyond: $(VENV)/.installed ## Execute what the chapter points at: notebooks/
 test: lint ## Check style, then run all tests, notebooks included
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-lint: $(VENV)/.installed-test ## Check style and format, notebooks too
+lint: $(VENV)/.installed-test ## Check style, format (notebooks too) and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/.installed-test ## Put code and notebooks into the project's format
 	$(BIN)/ruff check --fix .
@@ -50,4 +51,4 @@ lab: $(VENV)/.installed ## Open the notebooks in Jupyter Lab
 	$(BIN)/jupyter lab notebooks
 
 clean: ## Remove what was built (not data, models or the environment)
-	rm -rf build .pytest_cache .ruff_cache
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache

@@ -222,7 +222,7 @@ def _load_painted(count, image_size, seed, cache_dir, progress):
         )
         return {"count": count, "labels": np.asarray(labels).tolist()}
 
-    sources = b"".join(Path(module.__file__).read_bytes() for module in (species, painting))
+    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (species, painting))
     follows_from = [count, image_size, seed, hashlib.sha256(sources).hexdigest()]
     images, notes = cached(
         cache_dir / f"painted-{image_size}",
@@ -252,8 +252,7 @@ def _select(flowers, splits, cache_dir):
         raise ValueError(f"splits is empty: choices are {', '.join(present) or 'none'}")
     rows = np.flatnonzero(np.isin(flowers.splits, splits))
     if len(rows) == rows[-1] - rows[0] + 1:
-        rows = slice(rows[0], rows[-1] + 1)
-        images = flowers.images[rows]
+        images = flowers.images[rows[0] : rows[-1] + 1]
     else:
         images = _gather(flowers.images, rows, splits, cache_dir)
     total, rest = flowers.description.split(" ", 1)

@@ -122,14 +122,7 @@ def test_a_system_without_flock_downloads_too(mirror, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        b"abc  other.tgz\n",
-        b"abc 102flowers.tgz more\n",
-        b"",
-        b"\xff\xfe\x00",
-        b"abc\n",
-    ],
+    "content", [b"abc  other.tgz\n", b"abc 102flowers.tgz more\n", b"", b"\xff\xfe\x00", b"abc\n"]
 )
 def test_a_list_of_checksums_that_is_none_is_refused_by_name(tmp_path, content):
     (tmp_path / "sums.txt").write_bytes(content)

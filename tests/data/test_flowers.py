@@ -215,8 +215,11 @@ def test_painted_flowers_are_painted_once_for_each_count_size_seed_and_painter(p
     for options in ({"painted": 6}, {"painted": 5, "seed": 1}, {"painted": 5, "image_size": 8}):
         load("painted", tmp_path, **options)
     for source in (Path(painter.__file__), tmp_path / "species.py"):
+        source.write_text('"""Paint."""\n1  # one')
+        assert load("painted", tmp_path, painted=5).fingerprint == first.fingerprint
         source.write_text("2")
-        load("painted", tmp_path, painted=5)
+        assert load("painted", tmp_path, painted=5).fingerprint != first.fingerprint
+        source.write_text("1")
     assert len(painter.calls) == 5
 
 

@@ -85,16 +85,6 @@ def test_a_batch_is_the_same_in_whichever_order_batches_are_read(flip):
     np.testing.assert_array_equal(first, [forwards[i] for i in range(len(forwards))])
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = set()
-    for seed in range(3):
-        for epoch in range(3):
-            batches = Batches(numbered_images(), batch_size=COUNT, seed=seed, epoch=epoch)
-            orders.add(tuple(numbers(batches[0])))
-    assert len(orders) == 9
-    assert all(sorted(order) == list(range(COUNT)) for order in orders)
-
-
 def test_flipping_mirrors_about_half_of_the_images_and_leaves_their_order():
     images = numbered_images(200)
     plain = Batches(images, batch_size=200)[0]

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import types
 import warnings
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from flower_files import BLUE, GREEN, RED, colours, kaggle_layout, load, ordinar
 from PIL import Image
 
 import diffusion.data.flowers
+from diffusion.data import painting, species
 from diffusion.data.flowers import Flowers, read_image
 
 
@@ -177,53 +177,49 @@ def test_painted_flowers_have_a_fingerprint_by_count_size_and_seed(tmp_path):
 
 
 @pytest.fixture
-def painter(tmp_path, monkeypatch):
-    """A stand-in for the painter, which counts how often it paints, and for its species."""
-    module = types.ModuleType("diffusion.data.painting")
-    module.calls = []
+def painted_counts(tmp_path, monkeypatch):
+    """How many flowers each call of the painter paints; the project has no data."""
+    counts, paint_flowers = [], painting.paint_flowers
 
-    def paint_flowers(count, image_size=64, seed=0, progress=False, out=None):
-        module.calls.append((count, image_size, seed))
-        rng = np.random.default_rng(seed)
-        images = rng.integers(0, 256, (count, image_size, image_size, 3), dtype=np.uint8)
-        if out is not None:
-            out[:] = images
-        return images, rng.integers(0, 2, count)
+    def noted(count, **options):
+        counts.append(count)
+        return paint_flowers(count, **options)
 
-    module.paint_flowers, module.SPECIES = paint_flowers, ("daisy", "poppy")
-    module.__file__ = str(tmp_path / "painting.py")
-    Path(module.__file__).write_text("1")
-    (tmp_path / "species.py").write_text("1")
-    monkeypatch.setattr("diffusion.data.species.__file__", str(tmp_path / "species.py"))
-    monkeypatch.setitem(sys.modules, "diffusion.data.painting", module)
-    monkeypatch.setattr("diffusion.data.painting", module, raising=False)
+    monkeypatch.setattr(painting, "paint_flowers", noted)
     monkeypatch.setattr(diffusion.data.flowers, "data_home", lambda: tmp_path / "project" / "data")
-    return module
+    return counts
 
 
-def test_painted_flowers_are_painted_once_for_each_count_size_seed_and_painter(painter, tmp_path):
+def test_painted_flowers_are_painted_once_for_each_count_size_and_seed(painted_counts, tmp_path):
     first = load("painted", tmp_path, painted=5)
     again = load("painted", tmp_path, painted=5)
-    assert painter.calls == [(5, 16, 0)]
-    np.testing.assert_array_equal(first.images, painter.paint_flowers(5, 16)[0])
-    np.testing.assert_array_equal(first.labels, painter.paint_flowers(5, 16)[1])
-    np.testing.assert_array_equal(first.labels, again.labels)
-    assert first.class_names == ("daisy", "poppy") and first.name == "painted"
+    assert painted_counts == [5]
+    images, labels = painting.paint_flowers(5, image_size=16)
+    for flowers in (first, again):
+        np.testing.assert_array_equal(flowers.images, images)
+        np.testing.assert_array_equal(flowers.labels, labels)
+    assert first.class_names == painting.SPECIES and first.name == "painted"
     assert first.labels.dtype == np.int64 and isinstance(first.images, np.memmap)
     assert first.description == "5 painted flowers, 16x16, seed 0"
-    painter.calls.clear()
-    for options in ({"painted": 6}, {"painted": 5, "seed": 1}, {"painted": 5, "image_size": 8}):
+    painted_counts.clear()
+    for options in ({"painted": 6}, {"painted": 5, "seed": 1}, {"painted": 5, "image_size": 17}):
         load("painted", tmp_path, **options)
-    for source in (Path(painter.__file__), tmp_path / "species.py"):
-        source.write_text('"""Paint."""\n1  # one')
-        assert load("painted", tmp_path, painted=5).fingerprint == first.fingerprint
-        source.write_text("2")
-        assert load("painted", tmp_path, painted=5).fingerprint != first.fingerprint
-        source.write_text("1")
-    assert len(painter.calls) == 5
+    assert painted_counts == [6, 5, 5]
 
 
-def test_without_a_folder_the_projects_data_comes_before_painted_flowers(painter, tmp_path):
+@pytest.mark.parametrize("module", [painting, species])
+def test_another_painter_paints_anew_but_comments_change_nothing(module, tmp_path, monkeypatch):
+    first = load("painted", tmp_path, painted=1)
+    source = Path(module.__file__).read_text()
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "copy.py"))
+    for addition, same in (("# a comment", True), ("x = 1", False)):
+        (tmp_path / "copy.py").write_text(f"{source}\n{addition}\n".replace("flower", "Flower", 1))
+        other = load("painted", tmp_path, painted=1)
+        assert (other.fingerprint == first.fingerprint) == same
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_without_a_folder_the_projects_data_comes_before_painted_flowers(painted_counts, tmp_path):
     assert load(None, tmp_path, painted=3).name == "painted"
     paint(tmp_path / "project/data/cache/stray.png")
     assert load(None, tmp_path, painted=3).name == "painted"
@@ -234,12 +230,12 @@ def test_without_a_folder_the_projects_data_comes_before_painted_flowers(painter
     assert load("painted", tmp_path, painted=3).name == "painted"
 
 
-def test_the_cache_lies_in_the_project_by_default(painter, tmp_path):
+def test_the_cache_lies_in_the_project_by_default(painted_counts, tmp_path):
     load("painted", tmp_path, painted=3, cache_dir=None)
     assert len(list((tmp_path / "project/data/cache").iterdir())) == 1
 
 
-def test_painted_flowers_have_no_splits_to_choose_from(painter, tmp_path):
+def test_painted_flowers_have_no_splits_to_choose_from(painted_counts, tmp_path):
     with pytest.raises(ValueError, match=r"'train'.*painted has no splits"):
         load("painted", tmp_path, painted=3, splits=("train",))
 

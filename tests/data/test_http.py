@@ -46,14 +46,6 @@ def test_a_dropped_download_resumes_without_fetching_a_byte_twice(mirror, tmp_pa
     assert first["sent"] + second["sent"] + third["sent"] == SIZE
 
 
-def test_the_next_call_resumes_what_this_one_gave_up(mirror, tmp_path, part):
-    mirror.cuts = [HALF]
-    with pytest.raises(DownloadError, match=r"run again to resume"):
-        fetch(mirror, tmp_path)
-    assert part.read_bytes() == FLOWERS[ARCHIVE][:HALF]
-    assert sum(request["sent"] for request in fetch(mirror, tmp_path)) == SIZE
-
-
 def test_progress_renews_the_retries(mirror, tmp_path):
     mirror.cuts = [SIZE // 10] * 8
     assert len(fetch(mirror, tmp_path, retries=1)) == 9
@@ -88,13 +80,8 @@ def test_a_part_longer_than_the_file_is_dropped(mirror, tmp_path, part):
     assert [request["status"] for request in requests] == [416, 200]
 
 
-def test_an_archive_labelled_as_encoded_is_kept_as_it_is(mirror, tmp_path):
-    mirror.headers = {"Content-Encoding": "x-gzip"}
-    fetch(mirror, tmp_path)
-
-
-def test_a_busy_server_is_tried_again(mirror, tmp_path):
-    mirror.answers = [503, 429]
+def test_a_busy_server_is_tried_again_and_what_it_labels_as_encoded_is_kept(mirror, tmp_path):
+    mirror.answers, mirror.headers = [503, 429], {"Content-Encoding": "x-gzip"}
     assert len(fetch(mirror, tmp_path, retries=2)) == 3
 
 

@@ -91,10 +91,7 @@ def test_a_data_set_is_downloaded_once(tmp_path):
     ("script", "message"),
     [
         ("echo 'Authentication required to call the Kaggle API.'; exit 1", "refuses the cred"),
-        (
-            "echo Traceback >&2; echo '401 Client Error: Unauthorized' >&2; exit 1",
-            "refuses the cred",
-        ),
+        ("echo Traceback >&2; echo '401 Client Error' >&2; exit 1", "refuses the cred"),
         ("echo '403 Client Error: Forbidden for url' >&2; exit 1", "denies access"),
         ("echo '404 Client Error: Not Found for url' >&2; exit 1", "has no data set"),
         ("echo '[Errno 28] No space left on device' >&2; exit 1", "No space left on device"),

@@ -1,16 +1,17 @@
-"""A benchmark's report as a table for people, and as a figure."""
+"""Lay out a benchmark's report as a table and plot it."""
 
 import utils
 
 from diffusion.support.files import written_whole
+from diffusion.support.tables import lay_out
 
 HEAD = ("what", "unit", "reference", "ours", "ratio", "target", "met")
 
 
 def as_text(report, markdown=False):
-    """Lay a report out: a table, a line on the machine, a line on the run, and the notes."""
+    """Return the report as text: a table, lines on the machine and the run, and the notes."""
     cells = [HEAD, *(row_cells(row) for row in report["rows"])]
-    lines = laid_out(cells, markdown)
+    lines = lay_out(cells, markdown)
     about = (
         f"Preset {report['preset']}; medians (least to most), rounds: {report['rounds']}, "
         f"{report['seconds']:.0f} s in all."
@@ -20,20 +21,8 @@ def as_text(report, markdown=False):
     return "\n".join([*lines, "", *bullets])
 
 
-def laid_out(cells, markdown=False):
-    """Lay rows of texts out in columns, the first row being their heads; return the lines."""
-    if markdown:
-        head, *rows = ["| " + " | ".join(row) + " |" for row in cells]
-        return [head, "| --- " * len(cells[0]) + "|", *rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
-
-
 def machine_line(machine):
-    """Name the machine in a line."""
+    """Describe the machine in one line."""
     devices = [*machine["accelerators"], f"{machine['cores']} cores of {machine['processor']}"]
     flags = f" ({', '.join(machine['flags'])})" if machine["flags"] else ""
     versions = ", ".join(machine["versions"])
@@ -41,7 +30,7 @@ def machine_line(machine):
 
 
 def row_cells(row):
-    """A row of the report as texts, in the order of `HEAD`."""
+    """Return a row of the report as texts, in the order of `HEAD`."""
     ratio = "-" if row["ratio"] is None else amount(row["kind"], row["ratio"])
     target = amount(row["kind"], row["target"])
     target = (">= " if row["kind"] in ("rate", "time") else "<= ") + target
@@ -53,12 +42,12 @@ def row_cells(row):
 
 
 def amount(kind, ratio):
-    """A ratio as people say it."""
+    """Format a ratio."""
     return f"{100 * ratio:.1f}%" if kind == "overhead" else f"{number(ratio)}x"
 
 
 def figure(figures):
-    """A median, with the range of its rounds; "-" for none."""
+    """Format a median with the range of its rounds; "-" for none."""
     if figures is None:
         return "-"
     median, least, most = (number(figures[name]) for name in ("median", "least", "most"))
@@ -66,19 +55,19 @@ def figure(figures):
 
 
 def number(value):
-    """A number to three digits."""
+    """Format a number to three digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def plot(report, path):
-    """Draw the ratios as bars, the targets as ticks, and write the figure whole to `path`."""
+    """Plot the ratios as bars, the targets as ticks, and write the figure to `path`."""
     import matplotlib.pyplot as plt
 
     drawn = [row for row in report["rows"] if row["ratio"] is not None]
-    drawn = [row for row in drawn if row["kind"] != "overhead"][::-1]  # it is no ratio
+    drawn = [row for row in drawn if row["kind"] != "overhead"][::-1]  # not a ratio
     if not drawn:
-        raise ValueError("nothing to plot: none of these rows has a reference to compare with")
-    # memory is better the less of it there is: turned over, so that all bars go one way
+        raise ValueError("nothing to plot: none of these rows has a reference")
+    # less memory is better: take the inverse, so that longer bars are always better
     better = [1 / row["ratio"] if row["kind"] == "memory" else row["ratio"] for row in drawn]
     colour, mark = utils.COLOURS[0], utils.COLOURS[1]
     chart, axis = plt.subplots(figsize=(9, 1.2 + 0.5 * len(drawn)))
@@ -92,7 +81,7 @@ def plot(report, path):
     axis.axvline(1, color="0.4", linewidth=1)
     axis.set_yticks(range(len(drawn)), [row["what"].replace("`", "") for row in drawn])
     axis.grid(visible=False, axis="y")
-    axis.set_xlabel("times as fast as the chapter, or as sparing of memory (mark: the target)")
+    axis.set_xlabel("times as fast as the chapter, or chapter's memory / ours (mark: the target)")
     utils.add_caption(chart, machine_line(report["machine"]))
     with written_whole(path) as temporary:
         chart.savefig(temporary)

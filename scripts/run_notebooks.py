@@ -155,19 +155,28 @@ def execute(notebook, path, target, bar):
     os.replace(temporary, target)
 
 
-async def run_all_cells(client):
+async def run_all_cells(client, patience=5):
     """Run the notebook; on Ctrl-C or SIGTERM end its kernel and raise KeyboardInterrupt.
 
-    nbclient handles these signals itself, and ends in a trace-back. It does without where the event
-    loop raises RuntimeError, as outside of the main thread.
+    patience: seconds that an interrupted cell has to save its work; a second signal ends it at
+    once. nbclient's own handlers, which end in a trace-back, are left out: it does without where
+    the event loop raises RuntimeError, as it does outside of the main thread.
     """
-    loop, interrupted = asyncio.get_running_loop(), []
+    loop, interrupts = asyncio.get_running_loop(), []
     execution = asyncio.ensure_future(client.async_execute())
 
-    def interrupt():
-        interrupted.append(True)
-        client.shutdown_kernel = "immediate"  # a graceful end prints the cell's trace-back
+    async def end():
+        if client.km is not None and client.km.has_kernel:
+            await client.km.interrupt_kernel()
+            await asyncio.wait([execution], timeout=patience)
+        cancel()
+
+    def cancel():
+        client.shutdown_kernel = "immediate"  # a graceful end of a busy kernel is a trace-back
         execution.cancel()
+
+    def interrupt():
+        interrupts.append(cancel() if interrupts else asyncio.ensure_future(end()))
 
     def refuse(*_):
         raise RuntimeError("the signals are handled already")
@@ -179,9 +188,9 @@ async def run_all_cells(client):
     try:
         await execution
     except BaseException:
-        if not interrupted:
+        if not interrupts:
             raise
-    if interrupted:
+    if interrupts:
         raise KeyboardInterrupt
 
 

@@ -192,17 +192,20 @@ def test_a_failing_notebook_ends_in_one_line_and_is_left_as_it_was(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_kernel_and_says_so_in_one_line(tmp_path, number):
-    started = tmp_path / "kernel"
-    work = f"import os, time\nopen({str(started)!r}, 'w').write(f'{{os.getpid()}} ')"
-    path = write_notebook(tmp_path / "long.ipynb", work, "time.sleep(100)")
+def test_an_interrupted_cell_may_save_its_work_and_its_kernel_ends(tmp_path, number):
+    started, saved = tmp_path / "kernel", tmp_path / "saved"
+    work = (
+        f"import os, time\nopen({str(started)!r}, 'w').write(f'{{os.getpid()}} ')\n"
+        f"try:\n    time.sleep(100)\nfinally:\n    open({str(saved)!r}, 'w').close()"
+    )
+    path = write_notebook(tmp_path / "long.ipynb", work)
     folders = ["--output", tmp_path / "out", "--figures", tmp_path / "figures"]
     process = subprocess.Popen([*SCRIPT, *folders, path], stderr=subprocess.PIPE, text=True)
     while not (started.is_file() and started.read_text()) and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors.strip()) == (130, "stopped")
+    assert (process.returncode, errors.strip()) == (130, "stopped") and saved.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
 

@@ -38,16 +38,22 @@ def test_the_image_runs_as_another_user_than_root_and_leaves_jupyters_token_alon
         assert "JUPYTER_TOKEN" not in text
 
 
-def test_tensorflow_with_cuda_is_held_to_the_pin():
-    def pins(file):
-        lines = (ROOT / file).read_text().splitlines()
-        pins = map(Requirement, (line for line in lines if line and line[0] not in "#-"))
-        return {(pin.name, str(pin.marker)): pin.specifier for pin in pins}
+def pins(file):
+    """Return {(package, marker): version} of a requirements file."""
+    lines = (ROOT / file).read_text().splitlines()
+    found = map(Requirement, (line for line in lines if line and line[0] not in "#-"))
+    return {(pin.name, str(pin.marker)): str(pin.specifier) for pin in found}
 
-    pinned, tested = pins("requirements.txt"), pins("requirements-test.txt")
-    assert {pin: tested[pin] for pin in pinned} == pinned
-    assert str(pinned["tensorflow", "None"]).startswith("==")
-    assert "requirements-test.txt > /tmp/pins.txt" in DOCKERFILE
+
+def test_a_package_has_the_same_pin_in_all_requirements_files():
+    course, tested, on_jax = map(
+        pins, ("requirements.txt", "requirements-test.txt", "requirements-jax.txt")
+    )
+    assert len(course) > 50 and {pin: tested[pin] for pin in course} == course
+    assert all(on_jax[pin] == tested[pin] for pin in set(on_jax) & set(tested))
+    assert not [name for name, _ in on_jax if name.startswith("tensor")]
+    assert course["tensorflow", "None"].startswith("==")
+    assert "requirements-test.txt > /tmp/pins.txt" in DOCKERFILE  # they hold TENSORFLOW
 
 
 def test_env_example_holds_no_secrets_and_names_only_what_is_read():

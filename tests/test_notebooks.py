@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,3 +220,16 @@ def test_notebooks_find_utils_where_the_project_is_not_installed(tmp_path):
     cell = nbformat.read(tmp_path / "out/import.ipynb", as_version=4).cells[0]
     search = cell.outputs[0].text
     assert search.index(repr(str(ROOT))) < search.index(repr(str(tmp_path))) < search.index("site-")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_lab_works_for_root_and_says_so(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / ".installed").touch()
+    (tmp_path / "bin/jupyter").write_text("#!/bin/sh\necho jupyter $@\n")
+    (tmp_path / "bin/jupyter").chmod(0o755)
+    os.utime(tmp_path / ".installed", (2**31, 2**31))  # newer than the pins
+    command = ["make", "--no-print-directory", "lab", f"VENV={tmp_path}"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ("You are root" in printed) == printed.endswith(" --allow-root\n") == (os.getuid() == 0)

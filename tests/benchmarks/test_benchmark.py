@@ -138,6 +138,7 @@ def test_cases_take_turns_and_each_round_is_as_long_as_requested():
     assert timings["fast"].rounds == [0.5, 0.5, 0.5] and timings["slow"].first == 5.0
 
 
+@pytest.mark.slow
 def test_peak_memory_is_the_childs_own_and_not_its_parents():
     ballast = np.ones(60_000_000)  # 480 MB
     peak, printed = machine.peak_memory("-c", "print(len(b'x' * 200_000_000))")
@@ -154,6 +155,7 @@ def test_a_measured_process_finds_the_project_from_another_folder(tmp_path, monk
         machine.peak_memory("-m", "benchmarks.cost_growth", "--point", "{}")
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_reported_by_its_last_line():
     with pytest.raises(RuntimeError, match="there is no such thing"):
         machine.peak_memory("-c", "raise SystemExit('oh\\nthere is no such thing')")

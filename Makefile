@@ -35,9 +35,10 @@ test: lint ## Check the style, then run all tests, notebooks included
 test-fast: $(VENV)/.installed-test ## Run the quick tests: no notebooks, no other processes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-lint: $(VENV)/.installed-test ## Check style and format, in notebooks too
+lint: $(VENV)/.installed-test ## Check style, format (in notebooks too) and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/.installed-test ## Format code and notebooks
 	$(BIN)/ruff check --fix .
@@ -54,4 +55,4 @@ lab: $(VENV)/.installed ## Open the notebooks in JupyterLab
 	@exec $(BIN)/jupyter lab notebooks $$(test "$$(id -u)" -ne 0 || echo --allow-root)
 
 clean: ## Remove what was built (not data, models or the environment)
-	rm -rf build .pytest_cache .ruff_cache
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache

@@ -90,7 +90,8 @@ class Chain:
         """
         times = (np.arange(_whole(steps)) + 1) / steps
         noise_rates, signal_rates = (
-            np.float64(ops.convert_to_numpy(rates)) for rates in schedule(times.astype("float32"))
+            np.asarray(ops.convert_to_numpy(rates), "float64")
+            for rates in schedule(times.astype("float32"))
         )
         # Rates are float32: at little noise, 1 - signal^2 has lost the digits that noise^2 has.
         alpha_bars = signal_rates**2 / (signal_rates**2 + noise_rates**2)

@@ -36,7 +36,8 @@ def solver_angles(schedule, count, spacing="log_snr"):
 def angles_at(schedule, times):
     """The schedule's angles at `times` (N,): float64, tan(angle) = noise rate / signal rate."""
     rates = schedule(np.asarray(times, "float32"))
-    return np.arctan2(*(np.float64(ops.convert_to_numpy(each)) for each in rates))
+    noise_rates, signal_rates = (ops.convert_to_numpy(each).astype("float64") for each in rates)
+    return np.arctan2(noise_rates, signal_rates)
 
 
 class ProbabilityFlow:

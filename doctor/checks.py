@@ -146,14 +146,16 @@ def check_data(root, data_dir):
     if data_dir == "painted":
         return OK, "painted flowers, as requested"
     folder = Path(os.path.abspath(os.path.expanduser(str(data_dir or root / "data"))))
-    sets = find_sets(folder, skip=[root / "data" / "cache"])
+    remarks = []
+    sets = find_sets(folder, skip=[root / "data" / "cache"], remarks=remarks)
     if sets:
         _, place, pictures = sets[0]
         try:
             check_records(place)
         except ValueError as error:
             return MISSING, str(error)
-        return OK, f"{len(pictures):,} pictures in {short(place, root)}"
+        found = [f"{len(pictures):,} pictures in {short(place, root)}", *remarks]
+        return OK, "; ".join(found)
     if data_dir is None:
         return NOTE, "no photographs: painted flowers will be used ('make data' fetches real ones)"
     return MISSING, f"no images under {data_dir}: {ADVICE}"

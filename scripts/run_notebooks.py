@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -14,7 +15,6 @@ import command
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that it runs where the project is not installed, too
 
-from diffusion.data.folders import natural  # noqa: E402
 from diffusion.support.tables import lay_out  # noqa: E402
 from diffusion.training.config import PRESETS, get_preset  # noqa: E402
 
@@ -229,11 +229,16 @@ def new_figures(folder, notebook, started):
 def print_table(figures):
     """Print the figures in the order of their numbers."""
     rows = [("figure", "notebook", "seconds", "file")]
-    for name, notebook, path, seconds in sorted(figures, key=lambda figure: natural(figure[0])):
+    for name, notebook, path, seconds in sorted(figures, key=_by_number):
         title = name.replace("fig_8_0", "8-").replace("fig_8_", "8-")
         rows.append((title, notebook, f"{seconds:.1f}", os.path.relpath(path)))
     print("\n".join(lay_out(rows, right=(2,))))
     print(f"{len(figures)} figures", file=sys.stdout if figures else sys.stderr)
+
+
+def _by_number(figure):
+    """Sort 8-2 before 8-10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", figure[0])]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import os
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from diffusion.training.peers import is_loopback, meet, split_address
 
@@ -26,7 +27,7 @@ from diffusion.training.peers import is_loopback, meet, split_address
 class _Here:
     """Where this process stands: devices first to first + local - 1 of `devices` are its own."""
 
-    peers: object = None
+    peers: Any = None
     devices: int = 1
     first: int = 0
     local: int = 1

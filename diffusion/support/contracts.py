@@ -1,0 +1,70 @@
+"""The four contracts of the library as types: Schedule, Network, Denoise, Sampler.
+
+Every part is passed in, so you can write your own. Whatever can be called as one of these
+protocols says will do; there is nothing to derive from. Images are normalised and channels last,
+`(B, S, S, 3)`; rates are `(B, 1, 1, 1)` and stand beside them.
+"""
+
+from typing import Any, Protocol, TypeAlias
+
+Tensor: TypeAlias = Any  # a tensor of Keras's backend or a NumPy array; no one type covers both
+
+
+class Schedule(Protocol):
+    """How much noise and how much signal an image holds at each diffusion time."""
+
+    def __call__(self, diffusion_times: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Return (noise_rates, signal_rates), float32, each of the shape of `diffusion_times`.
+
+        `diffusion_times` lie in [0, 1], in any shape; 0 is the image and 1 is noise. Each time is
+        treated on its own, whatever else is in the batch. Rates are square roots of variances:
+        `noise_rates**2 + signal_rates**2 == 1`. To be saved with a model, a schedule also needs
+        `get_config` and `from_config`: derive it from `schedules.Schedule`.
+        """
+
+
+class Network(Protocol):
+    """A functional Keras model of registered layers, for one image size; no `Lambda` layers."""
+
+    inputs: list[Any]
+    weights: list[Any]
+
+    def __call__(self, inputs: list[Tensor], training: bool = False) -> Tensor:
+        """Map `[noisy_images (B, S, S, 3), noise_variances (B, 1, 1, 1)]` to `(B, S, S, 3)`.
+
+        A self-conditioned network has a third input, `earlier_images (B, S, S, 3)`. What the
+        output means is up to the model's objective; by default it is the predicted noise.
+        """
+
+
+class Denoise(Protocol):
+    """What a sampler calls at each step: a network and an objective behind one function."""
+
+    def __call__(
+        self, noisy_images: Tensor, noise_rates: Tensor, signal_rates: Tensor, /
+    ) -> tuple[Tensor, Tensor]:
+        """Return (pred_noises, pred_images), both of the shape of `noisy_images` (B, S, S, 3).
+
+        The two fit together: `signal_rates * pred_images + noise_rates * pred_noises` is the noisy
+        image. Wrap a `denoise` in another (`samplers.thresholded` does), and every sampler has it.
+        """
+
+
+class Sampler(Protocol):
+    """From noise to images in a number of steps, by any method."""
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        schedule: Schedule,
+        noise: Tensor,
+        steps: int,
+        /,
+        *args: Any,
+        **options: Any,
+    ) -> Tensor:
+        """Return normalised images of the shape of `noise` (B, S, S, 3).
+
+        `noise` is standard normal. `steps` is the number of network evaluations. Options differ
+        from sampler to sampler; one named `seed` is filled in by `DiffusionModel.generate`.
+        """

@@ -7,6 +7,7 @@ in memory as float32. Sampling is the chapter's loop, the input pipeline listing
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from benchmarks.measures import timed
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load_reference():
+def load_reference() -> ModuleType:
     """Import tests/reference.py from its path."""
     spec = importlib.util.spec_from_file_location("reference", ROOT / "tests" / "reference.py")
     reference = importlib.util.module_from_spec(spec)

@@ -34,7 +34,7 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def point(text):
+def point(text: str) -> dict:
     """Parse a point as `growth.measure` takes it; refuse what it could not measure."""
     try:
         value = json.loads(text)

@@ -9,6 +9,8 @@ import dataclasses
 import json
 import statistics
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import utils
 
@@ -39,7 +41,7 @@ SWEEPS = {
 }
 
 
-def point_of(name, value, quick=False):
+def point_of(name: str, value: float, quick: bool = False) -> dict:
     """Return the point of a sweep at one of its values."""
     changes = {"preset": "tiny" if quick else "book"}
     if name in ("batch", "size"):
@@ -53,7 +55,7 @@ def point_of(name, value, quick=False):
     return point
 
 
-def measure(point):
+def measure(point: dict) -> dict:
     """Measure one point in this process: median, least and most seconds per unit of its work.
 
     A unit is a training step, or a call that generates the images. On an accelerator its peak
@@ -73,7 +75,7 @@ def measure(point):
     return result | {"device_bytes": machine.device_memory()}
 
 
-def measure_all(names, rounds, quick, command):
+def measure_all(names: Iterable, rounds: int, quick: bool, command: list) -> dict:
     """Measure the sweeps of the given names; return the report.
 
     command: arguments of Python that measure a point, given as JSON after them.
@@ -101,7 +103,7 @@ def measure_all(names, rounds, quick, command):
     return report
 
 
-def as_text(report, markdown=False):
+def as_text(report: dict, markdown: bool = False) -> str:
     """Lay the report out as one table, followed by lines on the machine and the run."""
     head = ("work", "varied", "value", "images/s", "s a step or call (least to most)", "peak GB")
     cells = [head]
@@ -130,7 +132,7 @@ def as_text(report, markdown=False):
     )
 
 
-def plot(report, path):
+def plot(report: dict, path: Path) -> None:
     """Plot small multiples, time above memory, and write the figure to `path`."""
     import matplotlib.pyplot as plt
 

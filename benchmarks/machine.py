@@ -29,7 +29,7 @@ print(json.dumps([done.returncode, peak, done.stdout, done.stderr]))
 """
 
 
-def peak_memory(*arguments):
+def peak_memory(*arguments) -> tuple[int, str]:
     """Run Python with `arguments`; return its peak resident memory in bytes, and what it printed.
 
     The process can import the project's packages, as for `-m`. Raises RuntimeError with its last
@@ -51,7 +51,7 @@ def peak_memory(*arguments):
     return peak, output
 
 
-def device_memory():
+def device_memory() -> int | None:
     """Return this process's peak memory on its first accelerator in bytes; None without one."""
     if not accelerators():
         return None
@@ -64,7 +64,7 @@ def device_memory():
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
-def describe(precision):
+def describe(precision: str) -> dict:
     """Describe what this runs on: a dictionary of short texts and numbers, for reports."""
     backend = keras.backend.backend()
     versions = [f"Python {platform.python_version()}", f"Keras {keras.__version__}"]

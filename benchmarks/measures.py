@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -52,7 +53,7 @@ class Timing:
     rounds: list
 
 
-def alternate(cases, rounds, seconds, report=lambda line: None):
+def alternate(cases: dict, rounds: int, seconds: float, report=lambda line: None) -> dict:
     """Time `cases` (name -> case) in alternation; return name -> `Timing`.
 
     The first unit of each, which traces and compiles functions, is the warm-up. Then come `rounds`
@@ -72,7 +73,7 @@ def alternate(cases, rounds, seconds, report=lambda line: None):
     return timings
 
 
-def timed(work):
+def timed(work: Callable) -> Callable:
     """Turn `work(count)`, which returns when everything is computed, into a case."""
 
     def case(count):
@@ -155,7 +156,7 @@ class Ours:
         return timed(work), len(batches) * batches.batch_size
 
 
-def compiled_passes(model):
+def compiled_passes(model) -> Callable:
     """Return the network's forward and backward pass as a compiled function that returns the loss.
 
     All gradients are computed and discarded.
@@ -190,7 +191,7 @@ def compiled_passes(model):
     return run
 
 
-def write_pictures(folder, setting, data_dir=None):
+def write_pictures(folder: Path, setting: Setting, data_dir=None) -> str:
     """Fill `folder` with `setting.pictures` picture files, from `data_dir` or painted.
 
     Painted ones get the size of Oxford's originals and some grain, so that decoding takes as long.
@@ -216,7 +217,7 @@ def write_pictures(folder, setting, data_dir=None):
     return f"{setting.pictures} painted pictures, {width}x{height}"
 
 
-def as_many_rows(images, rows, folder):
+def as_many_rows(images: np.ndarray, rows: int, folder: Path) -> np.ndarray:
     """Repeat cached `images` until there are `rows` of them, in a new mapped array."""
 
     def fill(pixels):

@@ -1,12 +1,13 @@
 """The options that the benchmarks share."""
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scripts import command
 
 
-def add_options(parser, names, metavar):
+def add_options(parser: argparse.ArgumentParser, names: Sequence, metavar: str) -> None:
     """Take --rounds, --only (some of `names`), --json, --plot, --markdown and --quick."""
     add = parser.add_argument
     add(
@@ -38,7 +39,7 @@ def add_options(parser, names, metavar):
     )
 
 
-def output_file(*suffixes):
+def output_file(*suffixes: str) -> Callable:
     """Return an argparse type: the path of a file to write, with one of `suffixes` if given."""
 
     def convert(text):

@@ -4,8 +4,9 @@ import dataclasses
 import math
 import sys
 import time
+from collections.abc import Iterator
 
-from diffusion.training.config import PRESETS, get_preset
+from diffusion.training.config import PRESETS, Config, get_preset
 from scripts import command
 
 # Each part is added to the ones before it.
@@ -81,7 +82,7 @@ def main():
     return 0
 
 
-def recipes(preset):
+def recipes(preset: Config) -> Iterator[tuple[str, Config]]:
     """Yield (name, config) pairs, each with one more part than the one before."""
     config = dataclasses.replace(
         preset,
@@ -100,7 +101,7 @@ def recipes(preset):
         yield name, config
 
 
-def train(config, images, seconds):
+def train(config: Config, images: tuple, seconds: float) -> tuple:
     """Train on the first of two arrays of images for `seconds` of processor time.
 
     Returns the steps taken, and the losses of the network and of its average on the second.
@@ -152,14 +153,14 @@ class Budget:
         return self.config.learning_rate * warmth * math.cos(share * math.pi / 2) ** 2
 
 
-def endless(batches):
+def endless(batches) -> Iterator:
     """Yield the batches of one epoch after another."""
     while True:
         yield from batches
         batches.on_epoch_end()
 
 
-def held_out_loss(model, images, training):
+def held_out_loss(model, images, training: bool) -> float:
     """Return the mean absolute error of the noise on held-out images, at evenly spaced times."""
     import numpy as np
     from keras import ops

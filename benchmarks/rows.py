@@ -5,6 +5,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -55,7 +56,7 @@ ROWS = {
 }
 
 
-def say(line):
+def say(line: str) -> None:
     """Report progress."""
     print(line, file=sys.stderr, flush=True)
 
@@ -219,7 +220,7 @@ class Benchmark:
         )
 
 
-def summary(figures):
+def summary(figures: Sequence) -> dict:
     """Return median, range and all figures of the rounds."""
     return {
         "median": statistics.median(figures),

@@ -1,5 +1,7 @@
 """Lay out a benchmark's report as a table and plot it."""
 
+from pathlib import Path
+
 import utils
 
 from diffusion.support.files import written_whole
@@ -8,7 +10,7 @@ from diffusion.support.tables import lay_out
 HEAD = ("what", "unit", "reference", "ours", "ratio", "target", "met")
 
 
-def as_text(report, markdown=False):
+def as_text(report: dict, markdown: bool = False) -> str:
     """Return the report as text: a table, lines on the machine and the run, and the notes."""
     cells = [HEAD, *(row_cells(row) for row in report["rows"])]
     lines = lay_out(cells, markdown)
@@ -21,7 +23,7 @@ def as_text(report, markdown=False):
     return "\n".join([*lines, "", *bullets])
 
 
-def machine_line(machine):
+def machine_line(machine: dict) -> str:
     """Describe the machine in one line."""
     devices = [*machine["accelerators"], f"{machine['cores']} cores of {machine['processor']}"]
     flags = f" ({', '.join(machine['flags'])})" if machine["flags"] else ""
@@ -29,7 +31,7 @@ def machine_line(machine):
     return f"{' and '.join(devices)}{flags}; {versions}; our network in {machine['precision']}."
 
 
-def row_cells(row):
+def row_cells(row: dict) -> tuple[str, ...]:
     """Return a row of the report as texts, in the order of `HEAD`."""
     ratio = "-" if row["ratio"] is None else amount(row["kind"], row["ratio"])
     target = amount(row["kind"], row["target"])
@@ -41,12 +43,12 @@ def row_cells(row):
     return (row["what"], row["unit"], *figures, ratio, target, met)
 
 
-def amount(kind, ratio):
+def amount(kind: str, ratio: float) -> str:
     """Format a ratio."""
     return f"{100 * ratio:.1f}%" if kind == "overhead" else f"{number(ratio)}x"
 
 
-def figure(figures):
+def figure(figures: dict | None) -> str:
     """Format a median with the range of its rounds; "-" for none."""
     if figures is None:
         return "-"
@@ -54,12 +56,12 @@ def figure(figures):
     return median if least == most else f"{median} ({least} to {most})"
 
 
-def number(value):
+def number(value: float) -> str:
     """Format a number to three digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def plot(report, path):
+def plot(report: dict, path: Path) -> None:
     """Plot the ratios as bars, the targets as ticks, and write the figure to `path`."""
     import matplotlib.pyplot as plt
 

@@ -265,6 +265,7 @@ def test_free_space_is_compared_with_what_is_still_to_come(
 def test_the_next_command_removes_the_first_obstacle(tmp_path, monkeypatch, missing, expected):
     monkeypatch.setattr(next_step.sys, "prefix", str(tmp_path / "another-venv"))
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setattr(next_step, "find_spec", lambda name: name)
     findings = [Finding(name, "missing", "") for name in missing]
     assert expected in next_step.what_next(findings, tmp_path)
 
@@ -272,6 +273,9 @@ def test_the_next_command_removes_the_first_obstacle(tmp_path, monkeypatch, miss
 def test_an_environment_already_made_is_used_and_a_broken_backend_unset(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     assert "unset KERAS_BACKEND" in next_step.what_next([Finding("Keras", "missing", "")], tmp_path)
+    monkeypatch.delenv("KERAS_BACKEND")
+    monkeypatch.setattr(next_step, "find_spec", {"jax": "found"}.get)
+    assert "KERAS_BACKEND=jax" in next_step.what_next([Finding("Keras", "missing", "")], tmp_path)
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").touch()
     following = next_step.what_next([Finding("Python", "missing", "")], tmp_path)

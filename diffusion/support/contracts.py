@@ -5,9 +5,13 @@ protocols says will do; there is nothing to derive from. Images are normalised a
 `(B, S, S, 3)`; rates are `(B, 1, 1, 1)` and stand beside them.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 Tensor: TypeAlias = Any  # a tensor of Keras's backend or a NumPy array; no one type covers both
+Seed: TypeAlias = Any  # an int from 0 to 2**32 - 1, a `keras.random.SeedGenerator`, or None
+# on_step(step, noisy_images, pred_noises, pred_images): called at each network evaluation
+OnStep: TypeAlias = Callable[[int, Tensor, Tensor, Tensor], Any]
 
 
 class Schedule(Protocol):

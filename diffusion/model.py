@@ -16,12 +16,13 @@ from keras import ops
 
 from diffusion import latents
 from diffusion.objectives import NoiseObjective, Objective
-from diffusion.samplers import ddim, thresholded
+from diffusion.samplers import ddim
 from diffusion.schedules import warn_about_the_end
 from diffusion.self_conditioning import estimate_or_zeros, self_conditioned
 from diffusion.support.backend import changed_state, compiled, replica
 from diffusion.support.contracts import Denoise, Sampler, Schedule, Seed, Tensor
 from diffusion.support.normalization import NormalizedImages
+from diffusion.thresholding import thresholded
 
 
 @keras.saving.register_keras_serializable(package="diffusion")
@@ -193,7 +194,7 @@ class DiffusionModel(NormalizedImages, keras.Model):
 
         sampler: any function of the samplers' call shape; options are passed on to it.
         threshold: keep predicted images within the range of pixel values, clipping all but this
-            share of their pixels, in (0, 1]; see `samplers.thresholded`. None does not.
+            share of their pixels, in (0, 1]; see `thresholding.thresholded`. None does not.
         """
         denoise: Denoise = self_conditioned(self.denoise) if self.self_conditioned else self.denoise
         if threshold is not None:

@@ -88,7 +88,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
             is_training=learning,
         )
         if learning:
-            # TensorFlow reports a variance divided by n - 1; Keras divides by n, as both outputs do.
+            # TensorFlow's batch variance here is divided by n - 1, Keras's by n.
             count = tf.cast(tf.size(inputs) / tf.size(mean), "float32")
             batch_variance = batch_variance * (count - 1) / count
             kept = self.momentum

@@ -1,6 +1,6 @@
-"""The names in a registry such as `samplers.SAMPLERS`, read without importing its module.
+"""Read the names in a registry such as `samplers.SAMPLERS` without importing its module.
 
-Importing one imports Keras, which takes seconds: a command line that is given a wrong name should
+Importing the module imports Keras, which takes seconds; a command line given a wrong name should
 say so at once.
 """
 
@@ -9,11 +9,11 @@ import ast
 from diffusion.support.paths import PACKAGE
 
 
-def names_in(module, registry):
-    """Return the keys of the dictionary `registry` as `diffusion/<module>.py` writes them.
+def names_in(module: str, registry: str) -> tuple[str, ...]:
+    """Return the keys of the dictionary `registry` in the source of `diffusion/<module>.py`.
 
-    names_in("samplers", "SAMPLERS") -> ("ddim", ...). Raises LookupError where the module has no
-    dictionary of that name with plain strings for keys.
+    names_in("samplers", "SAMPLERS") -> ("ddim", ...). Raises LookupError if the module has no
+    dictionary of that name.
     """
     source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:

@@ -2,8 +2,8 @@
 
 The modules at the top of this package are the ideas. Read them in this order: `schedules`, `unet`,
 `samplers`, `latents`, `objectives`, `model`; beyond the chapter `ddpm`, `self_conditioning`,
-`flow`, `thresholding`, `likelihoods`, `bound`. How they fit together is stated in `support.contracts`. Four
-packages surround them:
+`flow`, `thresholding`, `likelihoods`, `bound`. `support.contracts` states how the parts fit
+together. Four packages surround them:
 
 - `diffusion.data` loads, caches and batches images;
 - `diffusion.training` trains a model and resumes interrupted runs;

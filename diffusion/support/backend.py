@@ -5,11 +5,11 @@ from typing import Any
 
 import keras
 
-from diffusion.support.contracts import Network, Tensor
+from diffusion.support.contracts import Tensor
 from diffusion.support.precision import accelerators
 
 
-def compiled(network: Network, jit_compile: bool = False) -> Callable[..., Tensor]:
+def compiled(network: keras.Model, jit_compile: bool = False) -> Callable[..., Tensor]:
     """Return `network` in inference mode as a compiled function of its inputs.
 
     It is compiled at its first call and then serves every sampler, every number of steps and, on
@@ -78,7 +78,7 @@ def replica() -> tuple[int, int]:
 
 
 def compile_with_xla() -> str | bool:
-    """Return the value for `jit_compile`: XLA is faster on a GPU, and slower on TensorFlow's CPU."""
+    """Return the value for `jit_compile`: XLA pays on a GPU, but slows TensorFlow down on a CPU."""
     return "auto" if accelerators() or keras.backend.backend() != "tensorflow" else False
 
 

@@ -50,7 +50,8 @@ class Denoise(Protocol):
         """Return (pred_noises, pred_images), both of the shape of `noisy_images` (B, S, S, 3).
 
         The two fit together: `signal_rates * pred_images + noise_rates * pred_noises` is the noisy
-        image. Wrap a `denoise` in another (as `thresholding.thresholded` does), and every sampler has it.
+        image. Wrap a `denoise` in another, as `thresholding.thresholded` does, and every sampler
+        has it.
         """
 
 

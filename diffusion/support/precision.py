@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from diffusion.support.contracts import Network
 
@@ -26,7 +27,7 @@ def choose_precision(precision: str = "auto") -> str:
     return "mixed_bfloat16" if fast else "float32"
 
 
-def in_float32(network: Network) -> Network:
+def in_float32(network: Network) -> Any:
     """Return a copy of `network` with its bfloat16 layers in float32; weights are not copied."""
     import keras
 

@@ -143,7 +143,7 @@ def test_the_two_variances_are_exact_for_a_single_image_and_for_noise():
         np.testing.assert_allclose(seen, deviations, rtol=0.01)
 
 
-@pytest.mark.parametrize("steps", [6, 600])  # 600: a chain of 5 has time 1/600 as the clean image
+@pytest.mark.parametrize("steps", [6, 600])  # at 600, times 1/600 and 2/600 are free of noise
 @pytest.mark.parametrize(
     "sample",
     [
@@ -153,8 +153,8 @@ def test_the_two_variances_are_exact_for_a_single_image_and_for_noise():
         lambda *given: ancestral(*given, variance="large", seed=1),
     ],
 )
-def test_more_steps_than_a_chain_has_give_images_all_the_same(sample, steps):
-    chain, evaluated = Chain([0.2, 0.3, 0.4, 0.5, 0.9]).as_schedule(), []
+def test_more_steps_than_a_chain_has_give_finite_images(sample, steps):
+    chain, evaluated = Chain([0.5, 0.97]).as_schedule(), []
 
     def denoise(noisy_images, noise_rates, signal_rates):
         evaluated.append(noise_rates)
@@ -162,7 +162,7 @@ def test_more_steps_than_a_chain_has_give_images_all_the_same(sample, steps):
 
     images = np.asarray(sample(denoise, chain, standard_noise(2000), steps))
     assert len(evaluated) == steps
-    assert abs(images.mean() - MEAN) < 0.1 and 0.1 < images.std() < 0.6
+    assert abs(images.mean() - MEAN) < 0.1 and 0.1 < images.std() < 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,236 +1,247 @@
-"""What this machine has for the course, and what is missing.
+"""Check what this machine has for the course and what is missing.
 
-It runs where nothing is installed yet and under Pythons too old for the rest of the library: only
-the standard library is imported, in the syntax of Python 3.8. (`diffusion.support.precision` and
-`diffusion.data.folders`, which it asks too, keep to that as well.)
+This runs before anything is installed and under Pythons too old for the library, so it imports
+only the standard library and keeps to the syntax of Python 3.8. The modules of `diffusion` that it
+imports do the same.
 """
 
-import functools
+import importlib.util
+import json
 import os
 import platform
 import shlex
 import shutil
+import signal
+import subprocess
 import sys
+import zipfile
 from collections import namedtuple
 from pathlib import Path
 
-from doctor import pins, probe
-
 OK, NOTE, MISSING = "ok", "note", "missing"
 OLDEST, NEWEST = (3, 11), (3, 13)
-GB = 1e9
-ENVIRONMENT_SIZE, FLOWERS_SIZE = 3 * GB, 1 * GB  # on the disk, with room to unpack
-BOOK_MEMORY = 4 * GB  # what training the chapter's model takes
+ENVIRONMENT_SIZE, FLOWERS_SIZE = 3, 1  # GB on disk, with room to unpack
 WITH_GPU = {"tensorflow": "tensorflow[and-cuda]", "jax": "jax[cuda12]"}
+ON_JAX = os.environ.get("KERAS_BACKEND") == "jax"
+REQUIREMENTS = "requirements-jax.txt" if ON_JAX else "requirements.txt"
 
 Finding = namedtuple("Finding", "name mark text")
-Finding.__doc__ = (
-    "A line of the report; its mark is OK, NOTE (the course runs) or MISSING (it cannot)."
-)
+Finding.__doc__ = "A line of the report: its mark is OK, NOTE (the course runs) or MISSING."
+Keras = namedtuple("Keras", "version backend backend_version gpus built_with_cuda")
+
+_PROBE = """
+import importlib, json, keras
+name = keras.backend.backend()
+backend, gpus, built_with_cuda = importlib.import_module(name), [], None
+if name == "tensorflow":
+    built_with_cuda = backend.test.is_built_with_cuda()
+    for gpu in backend.config.list_physical_devices("GPU"):
+        details = backend.config.experimental.get_device_details(gpu)
+        gpus.append(details.get("device_name", gpu.name))
+elif name == "jax":
+    gpus = [device.device_kind for device in backend.devices() if device.platform != "cpu"]
+print(json.dumps([keras.__version__, name, backend.__version__, gpus, built_with_cuda]))
+"""
 
 
-def examine(root, data_dir=None, patience=120):
-    """Examine the project at `root` on this machine; return the `Finding`s, one a line.
+def examine(root, data_dir=None):
+    """Examine this machine for the project at `root`; return a list of `Finding`s.
 
     data_dir: the flowers' folder, "painted", or None for what is under the project's `data/`.
-    patience: seconds for Keras to answer. A check that fails says so in its own line.
+    A check that fails reports its own failure and never stops the others.
     """
-    root = Path(root)
-    packages, data = check_packages(root), check_data(root, data_dir)
-    keras, trouble = probe.ask_keras(patience)
-    return [
-        check_python(),
-        packages,
-        check_keras(keras, trouble),
-        check_jupyter(root),
-        check_cpu(),
-        check_memory(),
-        check_gpu(root, keras),
-        check_disk(
-            root, packages.mark == MISSING and not venv_of(root).exists(), data.mark == NOTE
-        ),
-        data,
-        check_kaggle(root),
-        check_models(root),
+    root, (keras, trouble) = Path(root), probe_keras()
+    findings = [
+        _finding("Python", check_python),
+        _finding("packages", check_packages, root),
+        Finding("Keras", OK, f"{keras.version} on {keras.backend}")
+        if keras
+        else Finding("Keras", MISSING, trouble),
+        _finding("GPU", check_gpu, keras),
+        _finding("data", check_data, root, data_dir),
+        _finding("preset", check_preset),
+        _finding("models", check_models, root),
     ]
+    marks = {finding.name: finding.mark for finding in findings}
+    to_install = marks["packages"] == MISSING and not venv_of(root).exists()
+    return [*findings, _finding("disk", check_disk, root, to_install, marks["data"] == NOTE)]
 
 
-def check(name):
-    """Make a function that returns (mark, text) return a `Finding`, whatever happens in it."""
-
-    def decorate(examine_one):
-        @functools.wraps(examine_one)
-        def guarded(*arguments):
-            try:
-                mark, text = examine_one(*arguments)
-            except Exception as error:  # a machine where anything may be broken is the purpose
-                mark, text = NOTE, f"cannot be told ({type(error).__name__}: {error})"
-            return Finding(name, mark, " ".join(text.split()))
-
-        return guarded
-
-    return decorate
+def _finding(name, check, *arguments):
+    try:
+        mark, text = check(*arguments)
+    except Exception as error:  # anything may be broken on a machine that needs this check
+        mark, text = NOTE, f"unknown ({type(error).__name__}: {error})"
+    return Finding(name, mark, " ".join(text.split()))
 
 
-@check("Python")
 def check_python():
-    """Is this a Python that the pinned packages exist for?"""
-    version = sys.version_info[:2]
-    if OLDEST <= version <= NEWEST:
+    """Check that the pinned packages exist for this Python."""
+    if OLDEST <= sys.version_info[:2] <= NEWEST:
         return OK, f"{platform.python_version()}, {sys.executable}"
-    fault = "old" if version < OLDEST else "new"
+    fault = "old" if sys.version_info[:2] < OLDEST else "new"
     oldest, newest = (".".join(map(str, bound)) for bound in (OLDEST, NEWEST))
-    return MISSING, f"Python {platform.python_version()} is too {fault}: use {oldest} to {newest}"
+    return MISSING, f"{platform.python_version()} is too {fault}: use {oldest} to {newest}"
 
 
-@check("packages")
 def check_packages(root):
-    """Is what the requirements pin installed, in these versions?"""
-    file = pins.requirements_file()
-    pinned = pins.read_pins(root / file)
-    missing, different = pins.compare(pinned, pins.installed_versions(root))
-    if len(missing) == len(pinned):
-        return MISSING, f"none of the {len(pinned)} in {file} is installed"
-    texts = []
-    if missing:
-        texts.append(f"{len(missing)} of {len(pinned)} not installed: {_some(missing)}")
-    if different:
-        changes = [f"{name} {has} (pinned: {pin})" for name, has, pin in different]
-        texts.append(f"{len(changes)} not as pinned in {file}: {_some(changes)}")
-    mark = MISSING if missing else NOTE if different else OK
-    return mark, "; ".join(texts) or f"{len(pinned)}, as pinned in {file}"
+    """Compare what is installed with the pins."""
+    if importlib.util.find_spec("packaging") is None:  # one of the pins: so none is installed
+        return MISSING, f"{REQUIREMENTS} is not installed"
+    from importlib.metadata import distributions
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name as normal
+
+    # Building the project leaves a folder in it that looks like an installed package.
+    search = [path for path in sys.path if Path(path).resolve() != root.resolve()]
+    installed = {}
+    for package in distributions(path=search):
+        if package.metadata["Name"]:  # a package half removed has none
+            installed.setdefault(normal(package.metadata["Name"]), package.version)
+    lines = (root / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if "==" in line and not line.startswith("#")]
+    pins = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    pins += [Requirement("diffusion-flowers")] if "-e ." in lines else []
+    missing = [pin.name for pin in pins if normal(pin.name) not in installed]
+    other = [
+        f"{pin.name} {installed[normal(pin.name)]} (pinned: {pin.specifier})"
+        for pin in pins
+        if pin.name not in missing and not pin.specifier.contains(installed[normal(pin.name)], True)
+    ]
+    texts = [f"{len(missing)} of {len(pins)} not installed: {_some(missing)}"] if missing else []
+    texts += [f"{len(other)} not as pinned in {REQUIREMENTS}: {_some(other)}"] if other else []
+    mark = MISSING if missing else NOTE if other else OK
+    return mark, "; ".join(texts) or f"{len(pins)}, as pinned in {REQUIREMENTS}"
 
 
-@check("Keras")
-def check_keras(keras, trouble):
-    """Does Keras run, and on which backend?"""
-    if keras is None:
-        return MISSING, trouble
-    return OK, f"{keras.version} on {keras.backend}"
-
-
-@check("Jupyter")
-def check_jupyter(root):
-    """Can notebooks be opened and executed?"""
-    installed = pins.installed_versions(root)
-    if "jupyterlab" in installed and "ipykernel" in installed:
-        return OK, f"JupyterLab {installed['jupyterlab']}"
-    return MISSING, "not installed: the notebooks need jupyterlab and ipykernel"
-
-
-@check("CPU")
-def check_cpu():
-    """How many cores, and in which number format are they fast?"""
-    from diffusion.support.precision import BFLOAT16_FLAGS, cpu_cores, cpu_flags
-
-    cores = cpu_cores()
-    flags = sorted(BFLOAT16_FLAGS & cpu_flags())
-    speed = f"bfloat16 is fast here ({', '.join(flags)})" if flags else "float32 is fastest here"
-    return OK, f"{cores} core{'s' if cores > 1 else ''}; {speed}"
-
-
-@check("memory")
-def check_memory():
-    """Is there enough for the chapter's model?"""
-    if not hasattr(os, "sysconf"):
-        return NOTE, "cannot be told on this system"
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if memory < BOOK_MEMORY:
-        return NOTE, f"{memory / GB:.1f} GB: too little for PRESET=book, enough for PRESET=quick"
-    return OK, f"{memory / GB:.1f} GB"
-
-
-@check("GPU")
-def check_gpu(root, keras):
-    """Which GPU computes; or why none does, and what would change that."""
+def check_gpu(keras):
+    """Name the GPU that Keras uses, or say why it uses none and what would change that."""
     if keras and keras.gpus:
         return OK, f"{', '.join(keras.gpus)}, seen by {keras.backend}"
     driver = shutil.which("nvidia-smi")
     if driver is None:
         return NOTE, "none: no NVIDIA driver (nvidia-smi is not on PATH); the CPU computes"
-    asked = probe.run([driver, "--query-gpu=name", "--format=csv,noheader"], 20)
-    if asked.returncode != 0 or not asked.stdout.strip():
-        answer = probe.last_line(asked.stdout) or probe.last_line(asked.stderr)
+    listed = run([driver, "--query-gpu=name", "--format=csv,noheader"], 20)
+    if listed.returncode != 0 or not listed.stdout.strip():
+        answer = last_line(listed.stdout) or last_line(listed.stderr)
         return NOTE, f"none: nvidia-smi finds no GPU ({answer}); the CPU computes"
-    names = ", ".join(asked.stdout.strip().splitlines())
-    if keras is None:
-        return NOTE, f"{names}; whether it can be used shows once Keras runs"
-    return NOTE, f"{names}, but {keras.backend} does not see it: {_why_unseen(root, keras)}"
-
-
-def _why_unseen(root, keras):
+    names = ", ".join(listed.stdout.strip().splitlines())
+    if not keras:
+        return NOTE, f"{names}; install the packages to see whether Keras can use it"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1"):
-        return f"CUDA_VISIBLE_DEVICES={visible!r} hides it"
-    pin = pins.read_pins(root / pins.requirements_file()).get(keras.backend)
-    wanted = WITH_GPU.get(keras.backend, keras.backend) + (f"=={pin}" if pin else "")
-    why = "no CUDA libraries" if keras.built_with_cuda else "it was built for CPUs"
-    return f"{why}: {shlex.quote(sys.executable)} -m pip install '{wanted}'"
+        why = f"CUDA_VISIBLE_DEVICES={visible!r} hides it"
+    else:
+        wanted = f"{WITH_GPU.get(keras.backend, keras.backend)}=={keras.backend_version}"
+        why = "it finds no CUDA libraries" if keras.built_with_cuda else "it was built for CPUs"
+        why += f": {shlex.quote(sys.executable)} -m pip install '{wanted}'"
+    return NOTE, f"{names}, but {keras.backend} does not see it: {why}"
 
 
-@check("disk")
-def check_disk(root, needs_environment, needs_flowers):
-    """Is there room for what is still to come?"""
-    free = shutil.disk_usage(str(root)).free
-    needed, text = 0, f"{free / GB:.1f} GB free"
-    if needs_environment:
-        needed += ENVIRONMENT_SIZE
-        text += f"; the packages need {ENVIRONMENT_SIZE / GB:.0f} GB"
-    if needs_flowers:
-        needed += FLOWERS_SIZE
-        text += f"; 'make data' needs {FLOWERS_SIZE / GB:.0f} GB"
-    if needs_environment and free < ENVIRONMENT_SIZE:
-        return MISSING, text
-    return OK if free >= needed else NOTE, text
-
-
-@check("data")
 def check_data(root, data_dir):
-    """Which flowers will be used?"""
-    from diffusion.data.folders import ADVICE, find_sets
+    """Say which flowers will be used, and whether the loader accepts the records beside them."""
+    from diffusion.data.folders import ADVICE, check_records, find_sets
 
     if data_dir == "painted":
-        return OK, "painted flowers, as asked for"
+        return OK, "painted flowers, as requested"
     folder = Path(os.path.abspath(os.path.expanduser(str(data_dir or root / "data"))))
     sets = find_sets(folder, skip=[root / "data" / "cache"])
     if sets:
         _, place, pictures = sets[0]
+        try:
+            check_records(place)
+        except ValueError as error:
+            return MISSING, str(error)
         return OK, f"{len(pictures):,} pictures in {short(place, root)}"
     if data_dir is None:
-        return NOTE, "no photographs: painted flowers will be used ('make data' brings real ones)"
+        return NOTE, "no photographs: painted flowers will be used ('make data' fetches real ones)"
     return MISSING, f"no images under {data_dir}: {ADVICE}"
 
 
-@check("Kaggle")
-def check_kaggle(root):
-    """Are there credentials? What they are is nobody's business here."""
-    script = root / "scripts" / "download_kaggle_data.sh"  # knows all the places
-    if shutil.which("bash") is None or not script.is_file():
-        return NOTE, f"cannot be told without bash and {short(script, root)}"
-    if probe.run(["bash", str(script), "--check"], 20).returncode == 0:
-        return OK, "credentials found: 'make data' takes the flowers from there"
-    return NOTE, "no credentials, and none needed: 'make data' takes the flowers from Oxford"
+def check_preset():
+    """Check the environment's PRESET, as make passes it on."""
+    from diffusion.training.config import PRESETS
+
+    name = os.environ.get("PRESET") or "quick"
+    if name not in PRESETS:
+        return MISSING, f"PRESET={name}: no such preset; choose one of {', '.join(PRESETS)}"
+    return OK, name
 
 
-@check("models")
 def check_models(root):
-    """Which models have been trained?"""
-    names = sorted(
-        path.parent.name
-        for path in Path(os.environ.get("MODELS_DIR") or root / "models").glob("*/model.keras")
-    )
-    if names:
-        return OK, _some(names)
-    return NOTE, "none yet: 'make run' trains a small one"
+    """Check the environment's MODEL; list the models that ship and those trained here."""
+    wanted = os.environ.get("MODEL")
+    if wanted:  # a relative path counts from the project's folder, as in the notebooks
+        path = root / wanted / "model.keras" if (root / wanted).is_dir() else root / wanted
+        if not path.is_file():
+            return MISSING, f"MODEL={wanted}: no model there; name a .keras file or a run's folder"
+        if not zipfile.is_zipfile(str(path)):
+            return MISSING, f"MODEL={wanted}: {short(path, root)} is not a .keras file"
+    shipped = sorted((root / "models").glob("flowers-*.keras"))
+    runs = Path(os.environ.get("MODELS_DIR") or root / "models").glob("*/model.keras")
+    names = [f"{wanted} (MODEL)"] if wanted else []
+    names += [f"{path.stem} (ships with the course)" for path in shipped]
+    names += sorted(path.parent.name for path in runs)
+    return (OK, _some(names)) if names else (NOTE, "none: 'make run' trains a small one")
+
+
+def check_disk(root, to_install, to_download):
+    """Check that the disk has room for what is still to be installed and downloaded."""
+    free = shutil.disk_usage(str(root)).free / 1e9
+    needed = ENVIRONMENT_SIZE * to_install + FLOWERS_SIZE * to_download
+    text = f"{free:.1f} GB free"
+    text += f"; the packages need {ENVIRONMENT_SIZE} GB" if to_install else ""
+    text += f"; 'make data' needs {FLOWERS_SIZE} GB" if to_download else ""
+    if to_install and free < ENVIRONMENT_SIZE:
+        return MISSING, text
+    return OK if free >= needed else NOTE, text
+
+
+def probe_keras(patience=120):
+    """Start Keras in a process of its own; return (`Keras`, None), or (None, why it fails).
+
+    patience: in seconds; a cold start of TensorFlow may take ten.
+    """
+    if importlib.util.find_spec("keras") is None:
+        return None, "not installed"
+    done = run([sys.executable, "-c", _PROBE], patience)
+    if done.returncode == 0:
+        try:
+            return Keras(*json.loads(last_line(done.stdout))), None
+        except (TypeError, ValueError):
+            pass
+    trouble = last_line(done.stderr) or f"exit status {done.returncode}"
+    if done.returncode < 0:  # TensorFlow's wheel on a processor without AVX, for example
+        trouble = f"it crashes with {signal.Signals(-done.returncode).name}"
+    if "KERAS_BACKEND" in os.environ:
+        trouble += f" (KERAS_BACKEND={os.environ['KERAS_BACKEND']})"
+    return None, f"does not run: {trouble}"
+
+
+def run(command, patience):
+    """Run a command for at most `patience` seconds; a timeout is exit status 124."""
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": patience}
+    try:
+        return subprocess.run(command, encoding="utf-8", errors="replace", check=False, **options)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no answer within {patience:g} s")
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 126, "", str(error))
+
+
+def last_line(text):
+    """Return the last line that is not blank, or ""."""
+    return text.strip().splitlines()[-1].strip() if text.strip() else ""
 
 
 def venv_of(root):
-    """Where the Makefile keeps the course's own Python."""
+    """Return the folder of the environment that the Makefile uses."""
     return root / os.environ.get("VENV", ".venv")
 
 
 def short(path, root):
-    """A path as one would type it in the project's folder."""
+    """Return a path as one would type it in the project's folder."""
     inside = os.path.relpath(str(path), str(root))
     return str(path) if inside.startswith("..") else inside
 

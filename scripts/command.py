@@ -1,19 +1,30 @@
-"""What the command lines share: options, errors in one line, no chatter from TensorFlow."""
+"""What the command lines share: options, files to write, and errors in one line.
+
+Everything here works before Keras is imported, so that a mistake is reported at once.
+"""
 
 import argparse
+import functools
+import importlib.util
+import io
+import json
 import os
 import sys
+import tempfile
 from operator import ge, gt, le, lt
 from pathlib import Path
+
+RUN_FILES = ("model.keras", "run.json", "losses.csv")  # what a run keeps in its folder
+FIRST_BYTES = {".svg": (b"<?xml", b"<svg"), ".pdf": (b"%PDF",)}
 
 
 def number(kind=int, least=None, most=None, above=None, below=None):
     """Return an argparse type: a number of `kind` (int or float) within the given bounds."""
-    bounds = {"at least": least, "at most": most, "above": above, "below": below}
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
     bounds = {words: bound for words, bound in bounds.items() if bound is not None}
     holds = {"at least": ge, "at most": le, "above": gt, "below": lt}
     what = "a whole number" if kind is int else "a number"
-    wanted = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items())
+    wanted = " and ".join(f"{words} {bound}" for words, bound in bounds.items())
 
     def convert(text):
         try:
@@ -43,6 +54,101 @@ def one_of(names):
     return convert
 
 
+def writable(*suffixes, like=None, beside=None):
+    """Return an argparse type: the path of a file to write, whose name ends in one of `suffixes`.
+
+    Without suffixes: a picture in any format that Pillow can write. The type refuses a folder, a
+    place that cannot be written, a file of a run, and an existing file of another kind.
+    like: for .json and .keras, a function of the existing file's content (of a .keras file, its
+        config.json), true where the file may be replaced. Default: nothing is replaced.
+    beside: such a function for the .json record written beside the file.
+    Give defaults as strings: argparse checks those too.
+    """
+
+    def convert(text):
+        path = Path(text)
+        _check_place(path)
+        _check_suffix(path, suffixes)
+        _check_kind(path, like)
+        if beside is not None:
+            _check_place(path.with_suffix(".json"))
+            _check_kind(path.with_suffix(".json"), beside)
+        return path
+
+    return convert
+
+
+def check_not_source(output, *sources):
+    """Fail if the file `output` is among the sources; a source folder holds all that lies in it."""
+    for source in (Path(source).resolve() for source in sources if source is not None):
+        if source == output.resolve() or source in output.resolve().parents:
+            fail(f"{output} is, or lies in, what is read ({source}): choose another place")
+
+
+def _check_suffix(path, suffixes):
+    if suffixes and path.suffix.lower() not in suffixes:
+        _refuse(f"{path}: name a {' or '.join(suffixes)} file")
+    if not suffixes and not _can_hold_pictures(path.suffix.lower()):
+        _refuse(f"{path}: name a picture file, such as flowers.png")
+
+
+def _can_hold_pictures(suffix):
+    from PIL import Image
+
+    try:
+        Image.new("RGB", (8, 8)).save(io.BytesIO(), Image.registered_extensions()[suffix])
+    except (KeyError, OSError, ValueError):  # unknown, or unable to write colours
+        return False
+    return True
+
+
+def _check_place(path):
+    if path.is_dir():
+        _refuse(f"{path} is a folder: name a file in it")
+    if path.name in RUN_FILES and (path.parent / "run.json").exists():
+        _refuse(f"{path} belongs to the run in {path.parent}: choose another name")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_file():
+            open(path, "ab").close()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _refuse(f"{path} cannot be written ({error.strerror}): choose another place")
+
+
+def _check_kind(path, like):
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+        return
+    try:
+        same = path.is_file() and _is_like(path, like)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        same = False  # what cannot be read is of another kind
+    if not same:
+        _refuse(f"{path} exists and is something else: choose another name, or delete it")
+
+
+def _is_like(path, like):
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return like is not None and like(json.loads(path.read_text(encoding="utf-8")))
+    if suffix == ".keras":
+        from diffusion.support.keras_files import read_config
+
+        return like is not None and like(read_config(path))
+    if suffix in FIRST_BYTES:
+        with open(path, "rb") as file:
+            return file.read(5).startswith(FIRST_BYTES[suffix])
+    from PIL import Image
+
+    with Image.open(path, formats=[Image.registered_extensions()[suffix]]):
+        return True
+
+
+def _refuse(message):
+    raise argparse.ArgumentTypeError(message)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, too, and which knows what scripts share."""
 
@@ -50,16 +156,17 @@ class Parser(argparse.ArgumentParser):
         """Take --data-dir, for `load_flowers`."""
         self.add_argument(
             "--data-dir",
+            type=_data_folder,
             default=os.environ.get("DATA_DIR") or None,
             help="folder of flowers, or the word 'painted' (default: the environment's DATA_DIR, "
             "or what is under data/, or painted flowers)",
         )
 
-    def add_model(self):
-        """Take --model, to draw with."""
+    def add_model(self, recorded=False):
+        """Take --model, to generate with; recorded: with the record of its training."""
         self.add_argument(
             "--model",
-            type=Path,
+            type=recorded_model if recorded else model,
             help="a .keras file or a run's folder (default: the trained model that ships, "
             "models/flowers-64.keras)",
         )
@@ -68,21 +175,68 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}; {self.prog} --help lists the options")
 
 
+def model(text, recorded=False):
+    """An argparse type: the path of a saved model, or of a run's folder, that looks undamaged."""
+    from diffusion.support.keras_files import model_file, read_config, record_file
+    from diffusion.training.record import load_record
+
+    try:
+        read_config(model_file(text))
+        if recorded:
+            load_record(record_file(text))
+    except (ValueError, OSError) as error:
+        _refuse(str(error))
+    return Path(text)
+
+
+recorded_model = functools.partial(model, recorded=True)  # the record of its training is needed
+
+
+def _data_folder(text):
+    if not text.strip():
+        _refuse("is empty: name a folder or 'painted', or leave the option out")
+    if text != "painted" and not Path(text).is_dir():
+        _refuse(f"no images under {text}: run 'make data', or name a folder that exists")
+    return text
+
+
 def run(main):
-    """Run `main()` and exit with what it returns; a foreseen error is one line, and status 2."""
-    # Raised by our own code with messages for people; anything else is a defect and keeps its
-    # trace-back.
-    foreseen = (ValueError, OSError, RuntimeError)
+    """Run `main()` and exit with what it returns; a foreseen error is one line, and status 2.
+
+    Our own code raises the foreseen ones with messages for people. Anything else is a defect and
+    keeps its trace-back.
+    """
     try:
         status = main()
     except ModuleNotFoundError as error:
-        fail(f"no module {error.name!r}: run 'make help', and use .venv/bin/python")
-    except foreseen as error:
-        fail(" ".join(str(error).split()))
+        fail(_advice_on_module(error.name))
+    except MemoryError as error:
+        fail(f"out of memory ({str(error) or 'no details'}): use smaller batches or images")
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(str(error))
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+        print("\nstopped" if sys.stderr.isatty() else "stopped", file=sys.stderr)
         status = 130
+    except Exception as error:
+        tensorflow = sys.modules.get("tensorflow")
+        if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
+            raise
+        fail(_advice_on_tensorflow(error))
     sys.exit(status)
+
+
+def _advice_on_module(name):
+    asked = "KERAS_BACKEND" in os.environ
+    if str(name).startswith("tensorflow") and not asked and importlib.util.find_spec("jax"):
+        return "TensorFlow is not installed, but JAX is: set KERAS_BACKEND=jax"
+    return f"no module {name!r}: run 'make help', and use .venv/bin/python"
+
+
+def _advice_on_tensorflow(error):
+    first_line = error.message.partition("\n")[0]
+    if type(error).__name__ == "ResourceExhaustedError":
+        return f"out of memory or disk space ({first_line}): use smaller batches or images"
+    return f"TensorFlow: {first_line}"
 
 
 def load_keras():
@@ -92,6 +246,7 @@ def load_keras():
 
 def fail(message):
     """Print one line on standard error and exit with status 2."""
+    message = " ".join(message.split())
     message = message if len(message) <= 600 else message[:600] + " ..."
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

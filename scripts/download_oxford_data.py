@@ -1,47 +1,47 @@
 """Download the Oxford 102 flowers without an account."""
 
+import argparse
 import sys
 from pathlib import Path
 
 import command
 
-try:
-    from diffusion.data import download, http
-except ModuleNotFoundError as error:
-    print(f"error: no module {error.name!r}: use .venv/bin/python", file=sys.stderr)
-    sys.exit(2)
-
 from diffusion.support.paths import data_home
 
-DATA_DIR = data_home()
+
+def folder(text):
+    if not text:
+        raise argparse.ArgumentTypeError("must be a folder, got ''")
+    return Path(text)
 
 
-def parse_arguments():
+def parse_arguments(base_url):
     parser = command.Parser(
-        description="Bring the Oxford 102 flowers (about 350 MB) into DATA_DIR/oxford-102-flowers. "
-        "No account is needed. A download that was stopped is resumed by the same call.",
+        description="Download the Oxford 102 flowers (about 350 MB) to "
+        "DATA_DIR/oxford-102-flowers. No account is needed. To resume an interrupted download, "
+        "run the same command again."
     )
     parser.add_argument(
         "--data-dir",
-        type=Path,
-        default=DATA_DIR,
+        type=folder,
+        default=data_home(),
         help="folder for data sets (default: %(default)s)",
     )
     parser.add_argument(
         "--base-url",
-        default=download.OXFORD_URL,
-        help="where the three files lie, for a mirror (default: %(default)s)",
+        default=base_url,
+        help="address of the folder with the three files, for a mirror (default: %(default)s)",
     )
     parser.add_argument(
         "--checksums",
         type=Path,
         metavar="FILE",
-        help="lines '<md5>  <name>', as md5sum writes them, for a mirror whose files were packed "
-        "anew (default: the sums of Oxford's own files)",
+        help="lines '<md5>  <name>' as md5sum writes them, for a mirror that has repacked the "
+        "files (default: the sums of Oxford's own files)",
     )
     parser.add_argument(
         "--retries",
-        type=int,
+        type=command.number(least=0),
         default=5,
         help="failures in a row before giving up (default: %(default)s)",
     )
@@ -49,22 +49,21 @@ def parse_arguments():
 
 
 def main():
-    arguments = parse_arguments()
+    from diffusion.data import download  # here: if a package is missing, `command.run` says so
+
+    arguments = parse_arguments(download.OXFORD_URL)
+    checksums = download.OXFORD_MD5
+    if arguments.checksums:
+        checksums = download.read_checksums(arguments.checksums)
     try:
-        checksums = download.OXFORD_MD5
-        if arguments.checksums:
-            checksums = download.read_checksums(arguments.checksums)
         download.download_oxford(
             arguments.data_dir, arguments.base_url, checksums, arguments.retries
         )
-    except (http.DownloadError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("\nstopped: the same call resumes where this one was", file=sys.stderr)
+        print("\ninterrupted: run the same command again to resume", file=sys.stderr)
         return 130
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

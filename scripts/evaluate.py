@@ -2,37 +2,40 @@
 
 Published for this data and network: KID 0.282 at 75 pixels, 5 steps of ddim, on the validation
 split, averaged over batches (trained with the absolute error; 0.399 with the squared one). Only
-what --encoder inception-75 says in the column kid/batch, with all 8,189 flowers, is comparable
-with it.
+the column kid/batch of --encoder inception-75, with all 8,189 flowers, is comparable with it.
 """
 
 import sys
-from pathlib import Path
 
 import command
 
-ROOT = Path(__file__).resolve().parents[1]
+from diffusion.data.folders import SPLITS
+from diffusion.support.paths import home
+from diffusion.support.registry import names_in
+
 PUBLISHED = " ".join(__doc__.split("\n\n", 1)[1].split())
 
 
 def parse_arguments():
     parser = command.Parser(
-        description="Draw pictures by each sampler with each number of steps, and tell how far "
-        "they are from real ones held out: KID with its standard error, FID, precision and recall "
-        "in an encoder's features, beside what real pictures reach against other real ones.",
+        description="Generate images by each sampler with each number of steps, and measure how "
+        "far they are from real images held out: KID with its standard error, FID, precision and "
+        "recall in an encoder's features, beside what real images reach against other real ones.",
         epilog=PUBLISHED,
     )
     add = parser.add_argument
-    parser.add_model()
+    parser.add_model(recorded=True)
     parser.add_data_dir()
     add(
         "--split",
+        type=command.one_of(SPLITS),
         default="valid",
-        help="which split to compare with: train, valid or test; of data without splits it is "
-        "each fourth picture (default: %(default)s)",
+        help="the split to compare with: train, valid or test; data without splits holds out every "
+        "fourth image (default: %(default)s)",
     )
     add(
         *("--samplers", "--sampler"),
+        type=command.one_of(names_in("samplers", "SAMPLERS")),
         nargs="+",
         default=["ddim", "dpm_solver"],
         metavar="NAME",
@@ -40,52 +43,66 @@ def parse_arguments():
     )
     add(
         "--steps",
-        type=int,
+        type=command.number(least=1),
         nargs="+",
         default=[5, 10, 20],
         metavar="N",
-        help="numbers of steps, that is of questions to the network (default: 5 10 20)",
+        help="numbers of steps, that is of network evaluations (default: 5 10 20)",
     )
     add(
         "--num-images",
-        type=int,
+        type=command.number(least=8),
         default=512,
-        help="how many pictures to draw each time (default: %(default)s)",
+        help="number of images to generate each time (default: %(default)s)",
     )
     add(
         "--encoder",
+        type=encoder,
         default="flowers",
         metavar="NAME",
         help="flowers (ships with the course), inception-75, inception-299 (downloaded once), or a "
         ".keras file of scripts/train_encoder.py (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="the same seed draws the same (default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write the table there, too, as JSON")
+    add(
+        "--seed",
+        type=command.SEED,
+        default=0,
+        help="the same seed gives the same images (default: %(default)s)",
+    )
+    add(
+        "--json",
+        type=command.writable(".json", like=is_evaluation),
+        metavar="FILE",
+        help="also write the table there, as JSON",
+    )
     add(
         "--plot",
-        type=Path,
+        type=command.writable(".png"),
         metavar="FILE",
-        default=ROOT / "build" / "evaluation.png",
-        help="the picture to write (default: build/evaluation.png)",
+        default=str(home() / "build" / "evaluation.png"),
+        help="the picture file to write (default: build/evaluation.png)",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for output in filter(None, (arguments.json, arguments.plot)):
+        command.check_not_source(output, arguments.data_dir)
+    return arguments
 
 
-def check(arguments):
-    """Refuse, before any work is done, what could only fail after it."""
-    if arguments.plot.suffix.lower() != ".png":
-        command.fail(f"--plot {arguments.plot}: name a .png file, such as evaluation.png")
-    if arguments.seed < 0:
-        command.fail(f"--seed must be 0 or more, got {arguments.seed}")
-    from diffusion.evaluation.evaluate import check_request
+def encoder(text):
+    """An argparse type: an encoder's name, or its `.keras` file."""
+    if not text.endswith(".keras"):
+        return command.one_of((*names_in("evaluation.encoder", "ENCODERS"), "a .keras file"))(text)
+    return str(command.model(text))
 
-    check_request(arguments.samplers, arguments.steps, arguments.num_images)
+
+def is_evaluation(content):
+    """Whether the content of a JSON file is what --json writes."""
+    return content.keys() == {"conditions", "rows"}
 
 
 def main():
     arguments = parse_arguments()
     command.load_keras()
-    check(arguments)
     from tqdm import tqdm
 
     from diffusion.data.holdout import hold_out, seen_in_training
@@ -95,21 +112,21 @@ def main():
     from diffusion.training.export import load_run
 
     run = load_run(arguments.model)
+    encoder, encoder_words = choose_encoder(arguments.encoder)
     flowers = load(arguments, run)
     _, held, words = hold_out(flowers, arguments.split)
-    encoder, encoder_words = choose_encoder(arguments.encoder)
     conditions = [
         f"{run.caption}",
         f"compared with {words}, by {encoder_words}",
         seen_in_training(run.record, flowers, arguments.split),
-        "FID falls as pictures are added, so compare it for equal numbers only: the two halves of "
-        "the real ones are fewer",
+        "FID falls as images are added, so compare it for equal numbers only: the two halves of "
+        "the real ones have fewer",
         PUBLISHED,
     ]
     print("\n".join(conditions[:3]), flush=True)
     rounds = len(arguments.samplers) * len(arguments.steps)
     total = len(held) + arguments.num_images * rounds
-    with tqdm(total=total, unit="picture", disable=None) as bar:
+    with tqdm(total=total, unit="image", disable=None) as bar:
         rows = evaluate_samplers(
             run.model,
             encoder,
@@ -118,18 +135,18 @@ def main():
             arguments.steps,
             arguments.num_images,
             arguments.seed,
-            on_pictures=bar.update,
+            on_progress=bar.update,
         )
     print(table(rows))
     print("\n".join(conditions[3:]))
     if arguments.json:
         write_json(arguments.json, {"conditions": conditions, "rows": rows})
     plot(rows, arguments.plot, "\n".join(conditions[:2]))
-    print(f"plotted in {arguments.plot}")
+    print(f"figure in {arguments.plot}")
 
 
 def load(arguments, run):
-    """Load the flowers as the model was shown them: at its size, cropped or stretched alike."""
+    """Load the flowers as the model was trained on them: its resolution, cropped or stretched."""
     from diffusion.data.flowers import load_flowers
 
     config = run.record["config"]
@@ -144,7 +161,7 @@ def load(arguments, run):
 
 
 def plot(rows, path, caption):
-    """Draw each measure against the number of steps, a line for each sampler."""
+    """Plot each measure against the number of steps, one line per sampler."""
     import utils
     import matplotlib.pyplot as plt
 

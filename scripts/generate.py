@@ -1,104 +1,95 @@
-"""Draw flowers with a trained model: a command line over diffusion."""
-
-import inspect
-from pathlib import Path
+"""Generate flowers with a trained model."""
 
 import command
 
-ROOT = Path(__file__).resolve().parents[1]
+from diffusion.support.paths import home
+from diffusion.support.registry import names_in, takes
 
 
 def parse_arguments():
-    parser = command.Parser(description="Draw flowers with a trained model.")
+    parser = command.Parser(description="Generate flowers with a trained model.")
     add = parser.add_argument
     parser.add_model()
-    add("--num-images", type=int, default=10, help="how many pictures (default: %(default)s)")
-    add("--steps", type=int, default=20, help="steps of the sampler (default: %(default)s)")
     add(
-        "--sampler",
-        default="ddim",
-        metavar="NAME",
-        help="a name in diffusion/samplers.py: ddim, ddpm, heun, dpm_solver, ... (a wrong name "
-        "lists them all); dpm_solver needs the fewest steps, 10 say (default: %(default)s, the "
-        "chapter's)",
+        "--num-images",
+        type=command.number(least=1),
+        default=10,
+        help="number of images (default: %(default)s)",
     )
     add(
-        "--spacing",
+        "--steps",
+        type=command.number(least=1),
+        default=20,
+        help="number of sampling steps (default: %(default)s)",
+    )
+    samplers = names_in("samplers", "SAMPLERS")
+    add(
+        "--sampler",
+        type=command.one_of(samplers),
+        default="ddim",
         metavar="NAME",
-        help="how the steps are laid, for samplers that can choose: log_snr or time",
+        help=f"one of {', '.join(samplers)}; dpm_solver needs the fewest steps, about 10 "
+        "(default: %(default)s, the chapter's)",
+    )
+    spacings = names_in("flow", "SPACINGS")
+    add(
+        "--spacing",
+        type=command.one_of(spacings),
+        metavar="NAME",
+        help=f"how to space the steps, for samplers that can choose: {' or '.join(spacings)}",
     )
     add(
         "--threshold",
-        type=float,
+        type=command.number(float, above=0, most=1),
         metavar="SHARE",
-        help="dynamic thresholding: keep predicted pictures to the range of pixels, but for this "
-        "share of them, 0.995 say (default: off)",
+        help="dynamic thresholding: keep this share of the predicted pixels, such as 0.995, within "
+        "the range of images (default: off)",
     )
     add(
         "--eta",
-        type=float,
+        type=command.number(float, least=0, most=1),
         default=0.0,
-        help="with ddim: fresh noise in each step, from 0 (none) to 1 (as much as ddpm) "
+        help="with ddim: noise added at each step, from 0 (none) to 1 (as much as ddpm) "
         "(default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="the same seed draws the same (default: %(default)s)")
+    add(
+        "--seed",
+        type=command.SEED,
+        default=0,
+        help="the same seed gives the same images (default: %(default)s)",
+    )
     add(
         "--interpolate",
-        type=int,
+        type=command.number(least=2),
         nargs="?",
         const=10,
-        metavar="PICTURES",
-        help="walk on the sphere between pairs of flowers instead: --num-images walks, each a row "
-        "of so many pictures (if none is given: 10)",
+        metavar="IMAGES",
+        help="walk on the sphere from each flower to the next, --num-images walks in all, each a "
+        "row of this many images (10 if no number is given)",
     )
     add(
         "--output",
-        type=Path,
-        default=ROOT / "build" / "generated.png",
+        type=command.writable(),
+        default=str(home() / "build" / "generated.png"),
         help="the picture file to write (default: build/generated.png)",
     )
-    return parser.parse_args()
+    return check(parser, parser.parse_args())
 
 
-def check(arguments):
-    """Refuse, before any work is done, what could only fail after it."""
-    from PIL import Image
-
-    formats = Image.registered_extensions()
-    if formats.get(arguments.output.suffix.lower()) not in Image.SAVE:
-        command.fail(f"--output {arguments.output}: name a picture file, such as flowers.png")
-    for name, least in (("num_images", 1), ("steps", 1), ("interpolate", 2), ("seed", 0)):
-        value = getattr(arguments, name)
-        if value is not None and value < least:
-            command.fail(f"--{name.replace('_', '-')} must be {least} or more, got {value}")
-    if arguments.threshold is not None and not 0 < arguments.threshold <= 1:
-        command.fail(f"--threshold must be above 0 and at most 1, got {arguments.threshold}")
-    if not 0 <= arguments.eta <= 1:
-        command.fail(f"--eta must be between 0 and 1, got {arguments.eta}")
-    if arguments.eta and arguments.sampler != "ddim":
-        command.fail(f"--eta {arguments.eta} goes with --sampler ddim, not {arguments.sampler}")
-
-
-def choose_sampler(arguments, samplers):
-    """Return the sampler of that name and its options, or refuse what it does not take."""
-    if arguments.sampler not in samplers:
-        choices = ", ".join(samplers)
-        command.fail(f"no sampler {arguments.sampler!r}: choose one of {choices}")
-    sampler = samplers[arguments.sampler]
-    options = {"eta": arguments.eta} if arguments.eta else {}
-    if arguments.spacing:
-        if "spacing" not in inspect.signature(sampler).parameters:
-            command.fail(
-                f"--spacing {arguments.spacing}: {arguments.sampler} steps evenly in time; "
-                "leave it out"
-            )
-        options["spacing"] = arguments.spacing
-    return sampler, options
+def check(parser, arguments):
+    """Refuse options that do not go together; return the others."""
+    sampler = arguments.sampler
+    if arguments.eta and sampler != "ddim":
+        parser.error(f"--eta {arguments.eta} goes with --sampler ddim, not {sampler}")
+    if arguments.spacing and not takes("samplers", "SAMPLERS", sampler, "spacing"):
+        parser.error(f"--spacing {arguments.spacing}: {sampler} steps evenly in time; leave it out")
+    if arguments.interpolate and arguments.num_images < 2:
+        parser.error("--interpolate walks between images: it needs --num-images 2 or more, got 1")
+    return arguments
 
 
 def main():
     arguments = parse_arguments()
-    check(arguments)
     command.load_keras()
     from tqdm import tqdm
 
@@ -107,9 +98,9 @@ def main():
     from diffusion.support.files import save_image_grid
     from diffusion.training.export import SHIPPED, load_for_inference
 
-    sampler, options = choose_sampler(arguments, SAMPLERS)
     path = arguments.model or SHIPPED
     model = load_for_inference(path)
+    options = {"eta": arguments.eta, "spacing": arguments.spacing}
     columns = None
     noise = initial_noise(arguments.num_images, model.image_size, arguments.seed)
     if arguments.interpolate:
@@ -120,15 +111,15 @@ def main():
             initial_noise=noise,
             steps=arguments.steps,
             seed=arguments.seed,
-            sampler=sampler,
+            sampler=SAMPLERS[arguments.sampler],
             threshold=arguments.threshold,
             on_step=lambda *_: bar.update(),
-            **options,
+            **{name: value for name, value in options.items() if value},
         )
     save_image_grid(arguments.output, images, columns, scale=max(1, 128 // model.image_size))
     print(
-        f"{len(images)} pictures by {path}, {arguments.steps} steps of "
-        f"{arguments.sampler}: {arguments.output}"
+        f"{len(images)} images from {path}, {arguments.steps} steps of {arguments.sampler}: "
+        f"{arguments.output}"
     )
 
 

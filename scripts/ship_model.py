@@ -1,18 +1,36 @@
-"""Make the model of a run small enough to ship: a command line over diffusion.training.export."""
-
-from pathlib import Path
+"""Export the model of a run as one small file for inference."""
 
 import command
+
+from diffusion.support.keras_files import model_file
 
 
 def parse_arguments():
     parser = command.Parser(
-        description="Write the model of a finished run as one small file for drawing: its moving "
-        "average without the optimizer, in half precision; the run's record goes beside it."
+        description="Write the model of a finished run as one small file for inference: its moving "
+        "average without the optimizer, in half precision, with the run's record beside it."
     )
-    parser.add_argument("run", type=Path, help="folder of the run, such as models/laptop-flowers")
-    parser.add_argument("output", type=Path, help="the .keras file to write")
-    return parser.parse_args()
+    parser.add_argument(
+        "run", type=command.recorded_model, help="folder of the run, such as models/laptop-flowers"
+    )
+    parser.add_argument(
+        "output",
+        type=command.writable(".keras", like=is_exported, beside=is_record),
+        help="the .keras file to write",
+    )
+    arguments = parser.parse_args()
+    command.check_not_source(arguments.output, model_file(arguments.run))
+    return arguments
+
+
+def is_exported(config):
+    """Whether the config of a `.keras` file is that of an exported model, not a checkpoint."""
+    return config["class_name"] == "DiffusionModel" and not config.get("compile_config")
+
+
+def is_record(content):
+    """Whether the content of a JSON file is the record of a run."""
+    return {"config", "data", "history"} <= content.keys()
 
 
 def main():

@@ -2,51 +2,51 @@
 
 import sys
 import time
-from pathlib import Path
 
 import command
 
-ROOT = Path(__file__).resolve().parents[1]
+from diffusion.support.paths import home
 
 
 def parse_arguments():
     parser = command.Parser(
-        description="Train a small classifier of the flowers' species, each of which has a folder "
-        "of its own. What it works out before it names one, its features, is what "
-        "scripts/evaluate.py compares pictures by. The validation split (without splits: each "
-        "fourth picture) is held out and tells how well it does."
+        description="Train a small classifier of flower species, one folder per species. Its "
+        "penultimate layer gives the features in which scripts/evaluate.py compares images. The "
+        "validation split (without splits: every fourth image) is held out to measure accuracy."
     )
     add = parser.add_argument
     parser.add_data_dir()
     add(
         "--output",
-        type=Path,
-        default=ROOT / "build" / "encoder.keras",
-        help="the .keras file to write, once all is done; its record goes beside it (default: "
+        type=command.writable(".keras", like=is_classifier, beside=is_record),
+        default=str(home() / "build" / "encoder.keras"),
+        help="the .keras file to write at the end, with its record beside it (default: "
         "build/encoder.keras)",
     )
-    add("--image-size", type=int, default=64, help="what it works at (default: %(default)s)")
-    add("--epochs", type=int, default=30, help="times through all pictures (default: %(default)s)")
-    add("--batch-size", type=int, default=64, help="pictures a step (default: %(default)s)")
-    add("--painted", type=int, default=4000, help="how many to paint (default: %(default)s)")
-    add("--seed", type=int, default=0, help="where all random choices come from (default: 0)")
+    for name, default, least, words in (
+        ("--image-size", 64, 8, "resolution the network works at"),
+        ("--epochs", 30, 1, "passes through the images"),
+        ("--batch-size", 64, 1, "images per step"),
+        ("--painted", 4000, 8, "number of flowers to paint where there are no photographs"),
+    ):
+        wanted = command.number(least=least)
+        add(name, type=wanted, default=default, help=f"{words} (default: %(default)s)")
+    add("--seed", type=command.SEED, default=0, help="of all random choices (default: 0)")
     return parser.parse_args()
 
 
-def check(arguments):
-    """Refuse, before any work is done, what could only fail after it."""
-    if arguments.output.suffix != ".keras":
-        command.fail(f"--output {arguments.output}: name a .keras file, such as encoder.keras")
-    least = {"image_size": 8, "epochs": 1, "batch_size": 1, "painted": 8, "seed": 0}
-    for name, smallest in least.items():
-        value = getattr(arguments, name)
-        if value < smallest:
-            command.fail(f"--{name.replace('_', '-')} must be {smallest} or more, got {value}")
+def is_classifier(config):
+    """Whether the config of a `.keras` file is that of a classifier saved by this script."""
+    return config["class_name"] == "Functional" and config["config"]["name"] == "classifier"
+
+
+def is_record(content):
+    """Whether the content of a JSON file is the record of a classifier."""
+    return {"data", "held_out", "accuracy"} <= content.keys()
 
 
 def main():
     arguments = parse_arguments()
-    check(arguments)
     command.load_keras()
     from diffusion.data.flowers import load_flowers
 
@@ -59,13 +59,13 @@ def main():
     )
     if len(flowers.class_names) < 2:
         command.fail(
-            f"{flowers.name} has no species to tell apart: put each in a folder of its own"
+            f"{flowers.name} has one species, so nothing to tell apart: put each in its own folder"
         )
     print(train(arguments, flowers))
 
 
 def train(arguments, flowers):
-    """Train on the flowers, save the result with its record; return what to say about it."""
+    """Train on the flowers, save the classifier with its record, and return a summary."""
     from diffusion.data.holdout import hold_out
     from diffusion.evaluation.classifier import accuracy, save_classifier, train_classifier
     from diffusion.training.record import machine, versions
@@ -105,8 +105,8 @@ def train(arguments, flowers):
     save_classifier(classifier, arguments.output, record)
     megabytes = arguments.output.stat().st_size / 1e6
     return (
-        f"{record['steps']:,} steps in {record['seconds']:.0f} s; species named right: "
-        f"{record['accuracy']:.1%} of those learnt from, {record['held_out_accuracy']:.1%} of "
+        f"{record['steps']:,} steps in {record['seconds']:.0f} s; accuracy: "
+        f"{record['accuracy']:.1%} on the training images, {record['held_out_accuracy']:.1%} on "
         f"those held out; saved in {arguments.output}, {megabytes:.1f} MB"
     )
 

@@ -1,7 +1,8 @@
-"""Images -> the batches of an epoch, in an order that follows from seed and epoch number alone."""
+"""Serve images in batches, in an order that depends on seed and epoch number alone."""
 
 import operator
 import warnings
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -10,50 +11,50 @@ from diffusion.support.validation import whole_number
 
 
 class Batches(keras.utils.PyDataset):
-    """Serve uint8 images to `fit` in whole batches, each epoch in an order of its own.
+    """Serve uint8 images to `fit` in full batches, each epoch in an order of its own.
 
     Epoch `epoch` is `repeats` permutations of all images one after another, the one of repeat
-    `r` drawn from `default_rng([seed, epoch, r])`; the remainder that fills no batch is dropped.
-    Batch i of an epoch is the same however often, and in whichever order, batches are asked
-    for, so a resumed run sees what an uninterrupted one would have seen.
+    `r` drawn from `default_rng([seed, epoch, r])`; a last, incomplete batch is dropped. Batch i
+    of an epoch is the same however often, and in whichever order, batches are read, so a resumed
+    run sees what an uninterrupted one would have seen.
 
-    Call `fit(batches, shuffle=False)`: Keras's default shuffles the order of the batches once
-    more, by Python's own random numbers, and no seed here reaches those. Leave `steps_per_epoch`
-    out: it cuts an epoch in pieces (`repeats` makes epochs longer). To resume at epoch k, set
+    Call `fit(batches, shuffle=False)`: by default, Keras shuffles the batches once more, with
+    Python's own random numbers, which no seed here controls. Leave out `steps_per_epoch`: it cuts
+    an epoch into pieces (`repeats` makes epochs longer). To resume at epoch k, set
     `batches.epoch = k` and pass `initial_epoch=k`, or let `EpochFromFit` set it.
 
     Args:
         images: uint8 (N, S, S, 3), usually the memory-mapped `Flowers.images`.
         batch_size: images in a batch, at least 1.
-        repeats: how often an epoch goes through all images, at least 1 (listing 8-2: 5).
-        shuffle: False serves the images as they lie.
+        repeats: passes through all images in an epoch, at least 1 (listing 8-2: 5).
+        shuffle: False serves the images in their own order.
         flip: mirror each image left to right with probability 1/2.
         seed, epoch: whole numbers from 0; `epoch` may be set at any time between epochs.
-        transform: a function of each batch, `halve` for example, so that what it makes
-            of all images need not fit into memory.
+        transform: a function applied to each batch, for example `halve`, so that its results
+            for all images need not fit in memory.
         start: leave out the first `start` batches of every epoch, so that batch i is batch
-            i + start without it: for a `fit` of one epoch that goes on amid it.
-        share: serve only these rows of every batch, a slice: where several processes train as
-            one, each reads its share of the batches that are the same for all. Default all.
+            i + start of the whole epoch: for a run that resumes mid-epoch.
+        share: serve only these rows of every batch, a slice: if several processes train together,
+            all have the same batches and each reads its share. Default all.
         **kwargs: `workers` and the like, for `keras.utils.PyDataset`.
 
-    Raises ValueError where a number is out of range or the images do not fill one batch.
+    Raises ValueError if a number is out of range or the images do not fill one batch.
     Source: the `repeat`, `shuffle` and `batch(drop_remainder=True)` of listing 8-2.
     """
 
     def __init__(
         self,
-        images,
-        batch_size=64,
+        images: np.ndarray,
+        batch_size: int = 64,
         *,
-        repeats=1,
-        shuffle=True,
-        flip=False,
-        seed=0,
-        epoch=0,
-        transform=None,
-        start=0,
-        share=slice(None),
+        repeats: int = 1,
+        shuffle: bool = True,
+        flip: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        transform: Callable[[np.ndarray], np.ndarray] | None = None,
+        start: int = 0,
+        share: slice = slice(None),
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -78,7 +79,7 @@ class Batches(keras.utils.PyDataset):
             )
 
     @property
-    def epoch(self):
+    def epoch(self) -> int:
         """The number of the epoch being served, from 0."""
         return self._epoch
 
@@ -92,15 +93,15 @@ class Batches(keras.utils.PyDataset):
         return len(self.images) * self.repeats // self.batch_size - self.start
 
     def __getitem__(self, index):
-        """Batch `index` of this epoch: uint8 (batch_size, S, S, 3), or what `transform` makes."""
+        """Return batch `index` of this epoch: uint8 (batch_size, S, S, 3), through `transform`."""
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         self._warn_if_reordered(index)
         index += self.start
         rows, mirrored = self._plan_of(self._epoch)
-        positions = range(index * self.batch_size, (index + 1) * self.batch_size)[self.share]
-        positions = slice(positions.start, positions.stop)
+        mine = range(index * self.batch_size, (index + 1) * self.batch_size)[self.share]
+        positions = slice(mine.start, mine.stop)
         batch = self.images[rows[positions]]  # a copy
         if self.flip:
             mirrored = mirrored[positions]
@@ -108,26 +109,26 @@ class Batches(keras.utils.PyDataset):
         return self.transform(batch) if self.transform else batch
 
     def __iter__(self):
-        """Serve one epoch, in a loop written by hand; call `on_epoch_end` after it."""
+        """Serve one epoch to a hand-written loop; call `on_epoch_end` after it."""
         self.on_epoch_begin()
         return super().__iter__()
 
     def on_epoch_begin(self):
-        """Note that an epoch is under way."""
+        """Note that an epoch has begun."""
         self._begun = self._untouched = True
 
     def on_epoch_end(self):
-        """Go on to the next epoch, if one was under way.
+        """Move on to the next epoch, if one has begun.
 
-        `fit` and `evaluate` also call this once before their first epoch, when there is nothing
-        to end: counting that call would skip an epoch at every resume.
+        `fit` and `evaluate` also call this once before their first epoch: counting that call
+        would skip an epoch at every resume.
         """
         if self._begun:
             self.epoch = self._epoch + 1
 
     def _plan_of(self, epoch):
-        """Which row each position of the epoch shows, and whether mirrored; drawn once."""
-        plan = self._plan  # read once, and checked: a thread may still store the last epoch's
+        """Return the row at each position of the epoch, and whether mirrored; drawn once."""
+        plan = self._plan  # read once and checked: a thread may still store the last epoch's
         if plan is None or plan[0] != epoch:
             plan = (epoch, *self._draw_plan(epoch))
             self._plan = plan
@@ -147,28 +148,28 @@ class Batches(keras.utils.PyDataset):
         return rows, flips.random(len(rows)) < 0.5
 
     def _warn_if_reordered(self, index):
-        # One worker asks for batch 0 first, unless fit reorders the batches by itself.
+        # A single worker reads batch 0 first, unless fit reorders the batches itself.
         if self._untouched and index > 0 and self.workers <= 1:
             warnings.warn(
-                "the batches of this epoch are not asked for from the first on: pass "
-                "shuffle=False to fit, Batches does the shuffling",
+                "the batches of this epoch are not read in order: pass shuffle=False to fit, "
+                "as Batches does the shuffling",
                 stacklevel=3,
             )
         self._untouched = False
 
 
-def halve(images):
-    """Halve the side of a batch of uint8 pictures (B, S, S, 3) by averaging two by two pixels."""
+def halve(images: np.ndarray) -> np.ndarray:
+    """Halve the side of uint8 images (B, S, S, 3) by averaging two by two pixels."""
     rows = images[:, ::2].astype("uint16") + images[:, 1::2]
     return ((rows[:, :, ::2] + rows[:, :, 1::2] + 2) // 4).astype("uint8")
 
 
 class EpochFromFit(keras.callbacks.Callback):
-    """Tell `batches`, as each epoch begins, the number `fit` gives it.
+    """Set `batches.epoch` to `fit`'s own number as each epoch begins.
 
-    With it the order depends on `fit`'s `initial_epoch` alone: nothing to set by hand, and
+    The order then depends on `fit`'s `initial_epoch` alone: there is nothing to set by hand, and
     nothing that Keras does before the first epoch can shift it (under JAX, and under a
-    distribution strategy, `fit` starts an epoch it throws away to build what is not yet built;
+    distribution strategy, `fit` starts an epoch that it discards, to build unbuilt layers;
     `BackupAndRestore` changes the first epoch after `fit` was called).
     """
 

@@ -1,11 +1,12 @@
-"""One array on disk, memory-mapped, keyed by what it depends on, written whole or not at all.
+"""Keep one array on disk, memory-mapped, under a key of all it depends on, whole or not at all.
 
     pixels, notes = cached(folder / "flowers-64", depends_on, shape, fill)
 
-`fill(pixels)` is called only where no finished entry has this key. It writes its rows and returns
-notes (JSON) whose "count" says how many rows to keep. An entry is a folder `flowers-64-<key>` with
-`images.uint8` and `notes.json`; it is built under another name and renamed when it is complete, so
-that a killed process, a full disk or a second process at the same work never leaves half of one.
+`fill(pixels)` is called only if no sound entry has this key. It writes the rows and returns notes
+(JSON) whose "count" says how many rows to keep. An entry is a folder `flowers-64-<key>` with
+`images.uint8` and `notes.json`, sealed by a hash. It is built under another name and renamed when
+complete, so that a killed process, a full disk or a second process never leaves half of one. An
+entry that was damaged or edited is built again.
 """
 
 import contextlib
@@ -16,24 +17,28 @@ import platform
 import shutil
 import time
 import uuid
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 _BUILDING = ".building-"
 
 
-def cached(entry, depends_on, shape, fill):
-    """The array and the notes of an entry, made by `fill` if they are not there.
+def cached(
+    entry: Path, depends_on, shape: tuple[int, ...], fill: Callable[[np.ndarray], dict]
+) -> tuple[np.ndarray, dict]:
+    """Open the array and the notes of an entry; build it with `fill` if it is not there.
 
     Args:
-        entry: a path, its last part the readable half of the entry's name.
+        entry: a path whose last part is the readable half of the entry's name.
         depends_on: all that the array follows from, as JSON can write it: the key.
-        shape: of the array that `fill` is handed; its first number is the most rows there may be.
-        fill: `fill(pixels) -> notes`, writes into uint8 `pixels`; `notes["count"]` rows are kept.
+        shape: of the array that `fill` receives; its first number is the most rows possible.
+        fill: `fill(pixels) -> notes` writes into uint8 `pixels`; `notes["count"]` rows are kept.
 
-    Returns a read-only uint8 memmap and the notes; with nothing to keep (count 0) None and the
-    notes, and nothing is published. Raises OSError where the folder cannot be written, before
-    `fill` is called if its space is not free, and whatever `fill` raises.
+    Returns a read-only uint8 memmap and the notes; if the count is 0, an empty array, and nothing
+    is kept on disk. Raises OSError if the folder cannot be written (before `fill` is
+    called if the disk lacks the space), and whatever `fill` raises.
     """
     key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
     entry = entry.with_name(f"{entry.name}-{key[:20]}")
@@ -45,28 +50,38 @@ def cached(entry, depends_on, shape, fill):
         with _explained(entry.parent):
             building.mkdir(parents=True)
             pixels = _allocate(building / "images.uint8", shape)
-        notes = fill(pixels)
+        notes = json.loads(json.dumps(fill(pixels)))  # as it will be read again
         with _explained(entry.parent):
             pixels.flush()
             del pixels
             if notes["count"] == 0:
-                return None, notes
+                return np.empty((0, *shape[1:]), np.uint8), notes
             os.truncate(building / "images.uint8", notes["count"] * int(np.prod(shape[1:])))
-            (building / "notes.json").write_text(json.dumps(notes))
+            sealed = {**notes, "seal": _seal(notes, entry)}
+            (building / "notes.json").write_text(json.dumps(sealed))
             return _publish(building, entry, shape)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _open(entry, shape):
-    """A finished entry's pixels and notes; None where it is missing or damaged."""
+    """Return an entry's pixels and notes, or None if it is missing, damaged or edited."""
     try:
         notes = json.loads((entry / "notes.json").read_text())
+        if notes.pop("seal") != _seal(notes, entry):
+            return None
         shape = (notes["count"], *shape[1:])
-        # Raises ValueError where the file is too short.
+        if (entry / "images.uint8").stat().st_size != np.prod(shape, dtype=np.int64):
+            return None
         return np.memmap(entry / "images.uint8", np.uint8, "r", shape=shape), notes
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None
+
+
+def _seal(notes, entry):
+    """Return a hash that changes with any edit of the notes, and with the entry's name."""
+    text = json.dumps([entry.name, notes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _publish(building, entry, shape):
@@ -74,7 +89,7 @@ def _publish(building, entry, shape):
         damaged = _scratch(entry.parent)
         os.rename(entry, damaged)
         shutil.rmtree(damaged, ignore_errors=True)
-    # Where another process was faster, its entry holds the same pixels.
+    # If another process was faster, its entry holds the same pixels.
     with contextlib.suppress(OSError):
         os.rename(building, entry)
     finished = _open(entry, shape)
@@ -84,13 +99,13 @@ def _publish(building, entry, shape):
 
 
 def _scratch(cache_dir):
-    """A folder name nobody else uses, that tells which process made it."""
+    """Return a folder name that nobody else uses and that tells which process made it."""
     maker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{platform.node()}"
     return cache_dir / (_BUILDING + maker)
 
 
 def _allocate(path, shape):
-    """A mapped file with its space taken now: a full disk found later would kill the process."""
+    """Map a file and take its space now: a disk that fills up later would kill the process."""
     size = int(np.prod(shape))
     free = shutil.disk_usage(path.parent).free
     if free < size:
@@ -109,13 +124,13 @@ def _explained(cache_dir):
         yield
     except OSError as error:
         raise OSError(
-            f"cannot write the cache of images in {cache_dir} ({error.strerror or error}): "
-            "free some space there, or pass cache_dir, a folder that can be written"
+            f"cannot write the cache of images in {cache_dir} ({error.strerror or error}): free "
+            "some space there, make it writable, or link it to another folder (Python: cache_dir=)"
         ) from error
 
 
 def _remove_abandoned(cache_dir):
-    """Remove what killed processes left: theirs if of this machine, any after a day."""
+    """Remove what killed processes left: at once if they ran on this machine, else after a day."""
     for folder in cache_dir.glob(_BUILDING + "*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             pid, _, node = folder.name.removeprefix(_BUILDING).split("-", 2)
@@ -125,7 +140,7 @@ def _remove_abandoned(cache_dir):
 
 
 def _is_running(pid):
-    if os.name == "nt":  # there, os.kill(pid, 0) would do more than ask
+    if os.name == "nt":  # there, os.kill(pid, 0) would end the process
         return True
     try:
         os.kill(pid, 0)

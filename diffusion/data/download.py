@@ -1,12 +1,10 @@
 """The keyless way to the Oxford 102 flowers: fetch, verify, unpack safely, arrange.
 
-All work happens in one hidden folder beside the final one; the final folder appears by a single
-rename when everything in it is complete. A call that was stopped, at any moment and by anything,
-goes on from the bytes it has.
+All work happens in a hidden folder beside the final one; the final folder appears by a single
+rename when everything in it is complete. A call that was interrupted, at any moment and by
+anything, is resumed from the bytes it has.
 """
 
-import contextlib
-import fcntl
 import shutil
 import sys
 import tarfile
@@ -23,6 +21,8 @@ from diffusion.data.http import (
     progress,
     say,
 )
+from diffusion.support.files import folder_lock
+from diffusion.support.validation import whole_number
 
 OXFORD_URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 OXFORD_MD5 = {
@@ -35,29 +35,36 @@ CLASSES = 102
 BLOCK = 4096  # a small file takes a whole block of the disk
 
 
-def download_oxford(data_dir, base_url=OXFORD_URL, checksums=OXFORD_MD5, retries=5, backoff=1.0):
-    """Bring the Oxford 102 flowers into `<data_dir>/oxford-102-flowers`, or finish doing so.
+def download_oxford(
+    data_dir: Path | str,
+    base_url: str = OXFORD_URL,
+    checksums: dict[str, str] = OXFORD_MD5,
+    retries: int = 5,
+    backoff: float = 1.0,
+) -> Path:
+    """Download the Oxford 102 flowers to `<data_dir>/oxford-102-flowers`, or resume doing so.
 
-    Arguments:
-        data_dir: folder for data sets; made if missing.
+    Args:
+        data_dir: folder for data sets; created if missing.
         base_url: where the three files lie, for a mirror.
         checksums: MD5 of each of the three files, by name.
         retries, backoff: as for `fetch`.
 
     Returns the folder: `dataset/<train|valid|test>/<1..102>/image_NNNNN.jpg`, `cat_to_name.json`.
-    Raises DownloadError; whatever is complete by then is kept for the next call.
+    Raises DownloadError, whatever is complete by then being kept for the next call, and
+    FileExistsError if another process is downloading there.
     Source: Nilsback and Zisserman, 2008, https://www.robots.ox.ac.uk/~vgg/data/flowers/102/
     """
+    whole_number("retries", retries, least=0)
     final = Path(data_dir) / "oxford-102-flowers"
     work = final.with_name(f".{final.name}.partial")
     if (final / "dataset").is_dir():
         say(f"{final} is already complete: nothing to do")
-        shutil.rmtree(work, ignore_errors=True)  # left if the last call died while clearing up
+        shutil.rmtree(work, ignore_errors=True)  # left by a call that died while clearing up
         return final
     if final.exists() and any(final.iterdir()):
-        raise DownloadError(f"{final} exists but holds no dataset folder: move it away, run again")
-    work.mkdir(parents=True, exist_ok=True)
-    with _alone_in(work), disk_full_in_one_line(work):
+        raise DownloadError(f"{final} exists but holds no dataset folder: move it, then run again")
+    with folder_lock(work, "downloading"), disk_full_in_one_line(work):
         files = {
             name: fetch(
                 f"{base_url.rstrip('/')}/{name}", work / name, checksums[name], retries, backoff
@@ -75,15 +82,15 @@ def download_oxford(data_dir, base_url=OXFORD_URL, checksums=OXFORD_MD5, retries
     return final
 
 
-def extract(archive, folder):
-    """Unpack a tar archive into a new folder; all of it or nothing, and nothing outside.
+def extract(archive: Path | str, folder: Path | str) -> None:
+    """Unpack a tar archive into a new folder: all of it or nothing, and nothing outside.
 
-    Arguments:
-        archive: a tar file, compressed or not, of plain files and folders.
-        folder: where to; must not exist yet, and does not when this fails.
+    Args:
+        archive: a tar file of plain files and folders, compressed or not.
+        folder: the destination; it must not exist yet, and does not exist after a failure.
 
-    Raises DownloadError: a member that is a link or a device or that points outside (before
-    anything is written), a damaged archive, too little disk, a Python without extraction filters.
+    Raises DownloadError for a member that is a link or a device or points outside (before
+    anything is written), a damaged archive, a full disk, or a Python without extraction filters.
     Source: PEP 706.
     """
     archive, folder = Path(archive), Path(folder)
@@ -108,46 +115,48 @@ def extract(archive, folder):
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, (tarfile.TarError, EOFError, zlib.error)):
             raise DownloadError(
-                f"{archive} is no sound archive ({error}): delete it, run again"
+                f"{archive} is not a sound archive ({error}): delete it, then run again"
             ) from error
         raise
 
 
 def _refuse_unsafe(member, archive):
-    """Let plain files and folders with inward names pass: flowers need no link and no device."""
+    """Accept only plain files and folders with names inside: flowers need no link, no device."""
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or not (member.isreg() or member.isdir()):
         raise DownloadError(
             f"{archive} holds {member.name!r}, a link, a device or a name that points outside: "
-            "nothing was unpacked; delete the archive and fetch it from a source you trust"
+            "nothing was unpacked; delete the archive and download it from a source you trust"
         )
 
 
-def arrange(images, labels, splits, folder):
-    """Move images into `folder/dataset/<split>/<class>/`, the layout of Kaggle's data set.
+def arrange(
+    pictures: Path | str, labels: Path | str, splits: Path | str, folder: Path | str
+) -> dict[str, int]:
+    """Move pictures to `folder/dataset/<split>/<class>/`, the layout of Kaggle's data set.
 
-    Arguments:
-        images: folder of `image_00001.jpg`, ..., emptied by this.
-        labels: imagelabels.mat: `labels`, the class of each image, from 1 to 102.
-        splits: setid.mat: `trnid`, `valid`, `tstid`, the image numbers of each split, from 1.
-        folder: where to; `cat_to_name.json` is put beside `dataset`.
+    Args:
+        pictures: a folder of `image_00001.jpg`, ...; it is emptied.
+        labels: imagelabels.mat: `labels`, the class of each picture, from 1 to 102.
+        splits: setid.mat: `trnid`, `valid`, `tstid`, the picture numbers of each split, from 1.
+        folder: the destination; `cat_to_name.json` is put beside `dataset`.
 
-    Returns the number of images in each split.
-    Raises DownloadError: unreadable .mat, numbers out of range or in two splits, a missing image.
+    Returns the number of pictures in each split. Raises DownloadError for an unreadable .mat,
+    numbers out of range or in two splits, or a missing picture.
     """
-    images, folder = Path(images), Path(folder)
+    pictures, folder = Path(pictures), Path(folder)
     classes = _read_mat(labels, ["labels"])["labels"]
     numbers = _read_mat(splits, SPLIT_KEYS.values())
     every = [number for key in numbers for number in numbers[key]]
     if set(every) - set(range(1, len(classes) + 1)) or len(set(every)) < len(every):
         raise DownloadError(
-            f"{splits} names an image twice, or one beyond the {len(classes)} labels"
+            f"{splits} names a picture twice, or one beyond the {len(classes)} labels"
         )
     if set(classes) - set(range(1, CLASSES + 1)):
         raise DownloadError(f"{labels} holds classes outside 1 to {CLASSES}: fetch it again")
     for split, key in SPLIT_KEYS.items():
         for number in numbers[key]:
-            source = images / f"image_{number:05d}.jpg"
+            source = pictures / f"image_{number:05d}.jpg"
             target = folder / "dataset" / split / str(classes[number - 1])
             target.mkdir(parents=True, exist_ok=True)
             try:
@@ -159,30 +168,23 @@ def arrange(images, labels, splits, folder):
 
 
 def _read_mat(path, keys):
-    """The named vectors of a .mat file, as lists of int."""
+    """Return the named vectors of a .mat file as lists of int."""
     try:
         content = loadmat(path)
         return {key: [int(number) for number in content[key].ravel()] for key in keys}
-    except Exception as error:  # scipy raises many kinds
+    except Exception as error:  # a damaged file makes scipy raise anything
         raise DownloadError(
-            f"{path} lacks what it should hold ({error}): delete it, run again"
+            f"{path} lacks {', '.join(keys)} ({error}): delete it, then run again"
         ) from error
 
 
-def read_checksums(path):
-    """Read `{name: md5}` from lines of md5sum's form, `<md5>  <name>`; DownloadError if others."""
-    lines = [line.split() for line in Path(path).read_text().splitlines() if line.strip()]
-    if any(len(line) != 2 for line in lines) or {name for _, name in lines} != set(OXFORD_MD5):
+def read_checksums(path: Path | str) -> dict[str, str]:
+    """Read `{name: md5}` from lines as md5sum writes them; DownloadError for anything else."""
+    try:
+        lines = [line.split() for line in Path(path).read_text().splitlines() if line.strip()]
+        checksums = {name: md5 for md5, name in lines}
+    except ValueError:  # not text, or not two words in a line
+        checksums = {}
+    if set(checksums) != set(OXFORD_MD5):
         raise DownloadError(f"{path} must hold a line '<md5>  <name>' for each of {[*OXFORD_MD5]}")
-    return {name: md5 for md5, name in lines}
-
-
-@contextlib.contextmanager
-def _alone_in(folder):
-    """Hold the folder's lock, which the system lets go even if this process is killed."""
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DownloadError(f"another download is at work in {folder}: wait for it") from error
-        yield
+    return checksums

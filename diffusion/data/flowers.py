@@ -1,10 +1,12 @@
-"""Find flowers -> decode each once -> one memory-mapped uint8 array with labels.
+"""Load flowers: find the pictures, decode each once, map them as one uint8 array with labels.
 
 The chapter's pipeline (listing 8-2) decodes every picture again in every epoch. Here a folder is
 decoded once, into a cache entry keyed by all that its pixels depend on, and mapped from then on.
 """
 
+import ast
 import hashlib
+import json
 import os
 import re
 import warnings
@@ -17,11 +19,12 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from diffusion.data.cache import cached
-from diffusion.data.folders import ADVICE, SPLITS, find_pictures, name_classes, natural
+from diffusion.data.folders import ADVICE, SPLITS, SUFFIXES, find_pictures, first_ten
 from diffusion.support.paths import data_home
 from diffusion.support.validation import whole_number
 
 FITS = {"crop": "centre crop", "stretch": "stretched"}
+FORMATS = sorted(set(SUFFIXES.values()))  # Pillow knows more, and starts Ghostscript for one
 FORMAT = 1  # of the cache: raise it when the same files would give other pixels
 
 
@@ -38,58 +41,57 @@ class Flowers:
     splits: np.ndarray  # str (N,), "train", "valid" or "test", "" where unknown
     name: str  # short, for folder names: "painted", or the data folder's own
     description: str  # one line for people
+    fingerprint: str = ""  # the same for the same data wherever it lies; "" if unknown
 
     def __len__(self):
         return len(self.images)
 
 
 def load_flowers(
-    data_dir=None,
-    image_size=64,
-    fit="crop",
+    data_dir: Path | str | None = None,
+    image_size: int = 64,
+    fit: str = "crop",
     *,
-    splits=None,
-    cache_dir=None,
-    painted=4000,
-    seed=0,
-    progress=True,
-):
-    """Load flowers as `Flowers`: decoded the first time, from the cache ever after.
+    splits: str | tuple[str, ...] | None = None,
+    cache_dir: Path | str | None = None,
+    painted: int = 4000,
+    seed: int = 0,
+    progress: bool = True,
+) -> Flowers:
+    """Load flowers: decoded the first time, mapped from the cache ever after.
 
     Args:
         data_dir: the data set's folder or one above it, laid out as Kaggle does
             (`train/<class>/x.jpg`), as Oxford does (`jpg/` beside `imagelabels.mat`), or any
-            folder of pictures, the parent folder being the class. None: what is under the
-            project's `data/`, painted flowers if nothing is. "painted": painted ones.
+            folder of pictures, where the parent folder is the class. None: what is under the
+            project's `data/`, or painted flowers if there is nothing. "painted": painted flowers.
         image_size: S, at least 8.
-        fit: "crop" resizes the largest centred square; "stretch" the whole picture, giving up
-            its aspect ratio as listing 8-2 does. Both are bilinear and, unlike Keras's loader,
-            antialiased: shrinking without gives jagged petals that a model learns to draw.
-        splits: for example ("train",); None takes all. Splits that do not lie next to each
-            other in train, valid, test get a cache entry of their own.
-        cache_dir: default `data/cache` of the project.
+        fit: "crop" resizes the largest centred square; "stretch" resizes the whole picture and
+            gives up its aspect ratio, as listing 8-2 does. Both are bilinear and, unlike Keras's
+            loader, antialiased: without that, a model learns to draw jagged petals.
+        splits: for example ("train",); None takes all. Splits that are not neighbours in the
+            order train, valid, test get a cache entry of their own.
+        cache_dir: default the project's `data/cache`.
         painted, seed: how many painted flowers, and which.
-        progress: show a bar while decoding.
+        progress: show a progress bar while decoding.
 
-    Unreadable files are skipped, and named in one warning. Raises FileNotFoundError where
-    there is nothing to read, ValueError for a bad argument, OSError where the cache cannot be
-    written. Source: listing 8-2.
+    Unreadable files are skipped, and named in one warning. Raises FileNotFoundError if there is
+    nothing to read, ValueError for a bad argument, OSError if the cache cannot be written.
+    Source: listing 8-2.
     """
     image_size = whole_number("image_size", image_size, least=8)
     painted, seed = whole_number("painted", painted, least=1), whole_number("seed", seed, least=0)
     if fit not in FITS:
         raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+    if data_dir == "":
+        raise ValueError("data_dir is '': name a folder of flowers, or 'painted'")
     cache_dir = _absolute(data_home() / "cache" if cache_dir is None else cache_dir)
     folder = _absolute(data_home() if data_dir is None else data_dir)
-    root, found = None, []
+    found = None
     if data_dir != "painted":
-        root, found = find_pictures(folder, skip=(cache_dir, data_home() / "cache"))
-    if found:
-        flowers = _load_found(root, found, folder, image_size, fit, cache_dir, progress)
-        # The data set's own name, not its path: the same wherever the reader has put it.
-        frame = f"{image_size}x{image_size}, {FITS[fit]}"
-        about = f"{len(flowers):,} flowers from {flowers.name}, {frame}"
-        flowers = replace(flowers, description=about)
+        found = find_pictures(folder, skip=(cache_dir, data_home() / "cache"))
+    if found and found.pictures:
+        flowers = _load_found(found, folder, image_size, fit, cache_dir, progress)
     elif data_dir in (None, "painted"):
         flowers = _load_painted(painted, image_size, seed, cache_dir, progress)
     else:
@@ -97,12 +99,12 @@ def load_flowers(
     return flowers if splits is None else _select(flowers, splits, cache_dir)
 
 
-def read_image(path, image_size, fit="crop"):
+def read_image(path: Path | str, image_size: int, fit: str = "crop") -> np.ndarray:
     """Read one picture as uint8 (image_size, image_size, 3), upright.
 
-    Grey, palette, CMYK and 16-bit pictures become RGB; what is transparent becomes white.
+    Grey, palette, CMYK and 16-bit pictures become RGB; transparent pixels become white.
     """
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8: twice the target leaves the resize its work.
         image.draft("RGB", (2 * image_size, 2 * image_size))
         image = _to_rgb(ImageOps.exif_transpose(image))
@@ -129,83 +131,85 @@ def _absolute(path):
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
-# --- loading: pictures -> Flowers ---
+def _hash(content):
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _load_found(root, found, folder, image_size, fit, cache_dir, progress):
-    paths = [os.path.relpath(picture.path, root) for picture in found]
-    stats = [picture.path.stat() for picture in found]
-    files = [(p, s.st_size, s.st_mtime_ns) for p, s in zip(paths, stats, strict=True)]
+def _load_found(found, folder, image_size, fit, cache_dir, progress):
+    root, pictures, names = found
     inside = root if root.is_relative_to(folder) else folder
     name = inside.parent.name if inside.name in ("dataset", "jpg") else inside.name
     name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "flowers"
-
-    def fill(pixels):
-        return _decode_all(pixels, [picture.path for picture in found], fit, progress)
-
-    shape = (len(found), image_size, image_size, 3)
-    entry = cache_dir / f"{name[:40]}-{image_size}-{fit}"
-    images, notes = cached(entry, [FORMAT, [image_size, fit, files]], shape, fill)
-    unread = {int(row): reason for row, reason in notes["unreadable"].items()}
-    _report(unread, paths, folder)
-    found = [picture for row, picture in enumerate(found) if row not in unread]
-    class_ids = sorted({p.class_id for p in found if p.class_id is not None}, key=natural)
-    class_names = name_classes(root, class_ids)
-    if any(picture.class_id is None for picture in found):
-        class_ids, class_names = [*class_ids, None], (*class_names, "unknown")
-    index = {class_id: label for label, class_id in enumerate(class_ids)}
+    files = [(os.path.relpath(p.path, root), p.size, p.modified) for p in pictures]
+    images, notes = cached(
+        cache_dir / f"{name[:40]}-{image_size}-{fit}",
+        [FORMAT, [image_size, fit, files]],
+        (len(pictures), image_size, image_size, 3),
+        lambda pixels: _decode_all(pixels, [picture.path for picture in pictures], fit, progress),
+    )
+    unreadable = {int(row): reason for row, reason in notes["unreadable"].items()}
+    if unreadable:
+        _report({files[row][0]: reason for row, reason in unreadable.items()}, len(files), folder)
+        pictures = [picture for row, picture in enumerate(pictures) if row not in unreadable]
+    present = {picture.class_id for picture in pictures}
+    class_ids = [class_id for class_id in names if class_id in present]
+    label_of = {class_id: label for label, class_id in enumerate(class_ids)}
+    labels = np.array([label_of[picture.class_id] for picture in pictures], dtype=np.int64)
+    splits = np.array([picture.split for picture in pictures], dtype="U5")
+    # The data set's own name, not its path: the same wherever the reader has put it.
+    frame = f"{image_size}x{image_size}, {FITS[fit]}"
     return Flowers(
         images=images,
-        labels=np.array([index[picture.class_id] for picture in found], dtype=np.int64),
-        class_names=class_names,
-        splits=np.array([picture.split for picture in found], dtype="U5"),
+        labels=labels,
+        class_names=tuple(names[class_id] for class_id in class_ids),
+        splits=splits,
         name=name,
-        description="",
+        description=f"{len(images):,} flowers from {name}, {frame}",
+        fingerprint=_hash([notes["content"], image_size, fit, labels.tolist(), splits.tolist()]),
     )
 
 
 def _decode_all(pixels, paths, fit, progress):
-    """Read `paths` into the rows of `pixels`, those of unreadable ones closed up."""
+    """Decode `paths` into the rows of `pixels`; unreadable files leave no gap."""
 
     def read(row):
         try:
             pixels[row] = read_image(paths[row], pixels.shape[1], fit)
-        except Exception as error:  # whatever a damaged file makes a decoder raise
-            return f"{type(error).__name__}: {error}"
+            with open(paths[row], "rb") as file:
+                return hashlib.file_digest(file, "sha256").digest(), None
+        except Exception as error:  # a damaged file makes a decoder raise anything
+            return b"", f"{type(error).__name__}: {error}"
 
-    unreadable = {}
+    unreadable, content = {}, hashlib.sha256()
     with warnings.catch_warnings(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")  # of odd metadata
+        warnings.simplefilter("ignore")  # about odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        # A thousand at a time: a task in the queue takes a tenth of the memory of its pixels.
+        # A thousand at a time: a queued task takes a tenth of the memory of its pixels.
         blocks = (range(len(paths))[start : start + 1000] for start in range(0, len(paths), 1000))
-        reasons = (reason for block in blocks for reason in pool.map(read, block))
-        for row, reason in enumerate(
-            tqdm(reasons, "decoding", len(paths), unit=" images", disable=not progress)
+        results = (result for block in blocks for result in pool.map(read, block))
+        for row, (digest, reason) in enumerate(
+            tqdm(results, "decoding", len(paths), unit=" images", disable=not progress)
         ):
+            content.update(digest)
             if reason:
                 unreadable[row] = reason
     kept = [row for row in range(len(paths)) if row not in unreadable]
     for target, row in enumerate(kept):
         if target != row:
             pixels[target] = pixels[row]
-    return {"count": len(kept), "unreadable": unreadable}
+    return {"count": len(kept), "unreadable": unreadable, "content": content.hexdigest()}
 
 
-def _report(unreadable, paths, folder):
-    if not unreadable:
-        return
-    if len(unreadable) == len(paths):
-        row, reason = next(iter(unreadable.items()))
+def _report(unreadable, count, folder):
+    if len(unreadable) == count:
+        path, reason = next(iter(unreadable.items()))
         raise FileNotFoundError(
-            f"none of the {len(paths)} images under {folder} can be read "
-            f"({paths[row]!r}: {reason}): {ADVICE}"
+            f"none of the {count} pictures under {folder} can be read "
+            f"({path!r}: {reason}): {ADVICE}"
         )
-    names = ", ".join(repr(paths[row]) for row in list(unreadable)[:10])
-    more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
     warnings.warn(
-        f"skipped {len(unreadable)} of {len(paths)} images under {folder}, unreadable: "
-        f"{names}{more}",
+        f"skipped {len(unreadable)} of {count} pictures under {folder}, unreadable: "
+        f"{first_ten(list(unreadable))}",
         stacklevel=4,
     )
 
@@ -219,11 +223,11 @@ def _load_painted(count, image_size, seed, cache_dir, progress):
         )
         return {"count": count, "labels": np.asarray(labels).tolist()}
 
-    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (species, painting))
-    painter = hashlib.sha256(sources).hexdigest()
+    painter = _hash([_code(species), _code(painting)])
+    follows_from = [count, image_size, seed, painter]
     images, notes = cached(
         cache_dir / f"painted-{image_size}",
-        [FORMAT, [count, image_size, seed, painter]],
+        [FORMAT, follows_from],
         (count, image_size, image_size, 3),
         fill,
     )
@@ -234,7 +238,17 @@ def _load_painted(count, image_size, seed, cache_dir, progress):
         splits=np.full(count, "", dtype="U5"),
         name="painted",
         description=f"{count:,} painted flowers, {image_size}x{image_size}, seed {seed}",
+        fingerprint=_hash(follows_from),
     )
+
+
+def _code(module):
+    """Return a module's code without comments and docstrings, which change no pixel."""
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            node.body = node.body[ast.get_docstring(node) is not None :]
+    return ast.unparse(tree)
 
 
 def _select(flowers, splits, cache_dir):
@@ -245,25 +259,25 @@ def _select(flowers, splits, cache_dir):
             choices = ", ".join(present) or f"none ({flowers.name} has no splits)"
             raise ValueError(f"unknown split {split!r}: choices are {choices}")
     if not splits:
-        raise ValueError(f"splits is empty: choices are {', '.join(present) or None}")
+        raise ValueError(f"splits is empty: choices are {', '.join(present) or 'none'}")
     rows = np.flatnonzero(np.isin(flowers.splits, splits))
     if len(rows) == rows[-1] - rows[0] + 1:
         images = flowers.images[rows[0] : rows[-1] + 1]
     else:
         images = _gather(flowers.images, rows, splits, cache_dir)
     total, rest = flowers.description.split(" ", 1)
-    return Flowers(
+    return replace(
+        flowers,
         images=images,
         labels=flowers.labels[rows],
-        class_names=flowers.class_names,
         splits=flowers.splits[rows],
-        name=flowers.name,
         description=f"{len(images):,} of {total} {rest}, splits {', '.join(splits)}",
+        fingerprint=_hash([flowers.fingerprint, sorted(set(splits))]),
     )
 
 
 def _gather(images, rows, splits, cache_dir):
-    """Copy rows that lie apart to a mapped file: together they may be more than fits in memory."""
+    """Copy scattered rows to a mapped file: together they may not fit in memory."""
 
     def fill(pixels):
         for target, row in enumerate(rows):

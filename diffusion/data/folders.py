@@ -1,118 +1,248 @@
-"""A folder -> which pictures lie in it, of which class, in which split. Nothing is decoded.
+"""Find the pictures under a folder, with the class and split of each; nothing is decoded.
 
 Three layouts are known: Kaggle's (`train/<class>/x.jpg`), Oxford's (`jpg/` beside
-`imagelabels.mat`), and any folder of pictures, the parent folder being the class.
+`imagelabels.mat`), and any folder of pictures, where the parent folder is the class.
 """
 
-from __future__ import annotations  # doctor.checks counts with this under old Pythons
+from __future__ import annotations  # `make check` imports this module under old Pythons
 
 import json
 import os
 import re
+import stat
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+# The suffixes of pictures, and the names Pillow has for their formats.
+SUFFIXES = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jfif"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **{".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF"},
+}
 SPLITS = ("train", "valid", "test")
 ADVICE = "run 'make data', or pass --data-dir"
 
 
 class Picture(NamedTuple):
-    """A picture's file, and what its place says about it."""
+    """A picture file, and what its place says about it."""
 
     path: Path
-    class_id: str | None  # None: a picture that nothing labels
+    size: int  # in bytes
+    modified: int  # in nanoseconds
+    class_id: str | None  # None: a picture without a label
     split: str  # one of SPLITS, "" where unknown
 
 
-def find_pictures(folder, skip=()):
-    """The data set's folder and its pictures in order: by split, class, then name.
+class PictureSet(NamedTuple):
+    """A data set: its folder, its pictures and the names of their classes."""
 
-    Where there are several data sets, one is taken and the others are named in a warning. With no
-    picture at all: `folder` and an empty list. skip: as for `find_sets`. Raises ValueError where
-    Oxford's label files are damaged.
+    root: Path
+    pictures: list[Picture]  # by split, class, then file name
+    class_names: dict[str | None, str]  # class_id: name, in the order of the labels
+
+
+def find_pictures(folder: Path, skip=()) -> PictureSet:
+    """Find the best data set at or below `folder`; a warning names what is left out.
+
+    With no picture at all, the result is `folder` with an empty list. skip: see `find_sets`.
+    Raises ValueError if Oxford's .mat files or the list of class names cannot be read.
     """
-    sets = find_sets(folder, skip)
-    if not sets:
-        return folder, []
-    (_, root, found), *others = sets
-    others = [str(root) for plain, root, _ in others if not plain]
+    remarks = []
+    sets = find_sets(folder, skip, remarks)
+    _, root, pictures = sets[0] if sets else (True, folder, [])
+    others = [
+        f"the other {len(rest):,} under {folder}" if plain else str(other)
+        for plain, other, rest in sets[1:]
+    ]
     if others:
-        warnings.warn(f"several data sets: using {root}, not {', '.join(others)}", stacklevel=3)
-    if (root / "imagelabels.mat").is_file():
-        found = _label_by_number(root, found)
-    return root, sorted(found, key=_order)
+        remarks.append(f"several data sets: using {root}, not {', '.join(others)}")
+    for remark in remarks:
+        warnings.warn(remark, stacklevel=3)
+    if not pictures:
+        return PictureSet(folder, [], {})
+    if os.path.isfile(root / "imagelabels.mat"):
+        pictures = _label_by_number(root, pictures)
+    return PictureSet(root, sorted(pictures, key=_order), _name_classes(root, pictures))
 
 
-def find_sets(folder, skip=()):
-    """The data sets at and below `folder`, best first, as (plain, root, pictures).
+def find_sets(folder: Path, skip=(), remarks=None) -> list[tuple[bool, Path, list[Picture]]]:
+    """Find the data sets at and below `folder`, best first, as (plain, root, pictures).
 
-    A set is `plain` if no layout is known for it: then only its folders' names label it. `skip`
-    holds folders that are not looked into, unless one of them is `folder` itself.
+    A set is `plain` if its layout is not a known one: then only folder names label it.
+
+    Args:
+        folder: where to look.
+        skip: folders not to look into, unless one of them is `folder` itself.
+        remarks: a list to which lines for the reader are added: which folders could not be read,
+            and which folders called train, valid or test are no splits.
     """
+    blocked, places = [], {}
+    skip = {os.path.realpath(path) for path in skip} - {os.path.realpath(folder)}
+    files = dict(_walk(folder, skip, blocked))
+    for parent in files:
+        places[parent] = _place(parent, folder)
+    refused = _refused_splits(places)
     sets = {}
-    skip = {Path(path).resolve() for path in skip} - {folder.resolve()}
-    for parent, paths in _walk(folder, skip):
-        plain, root, class_id, split = _place(parent, folder)
-        found = sets.setdefault((plain, natural(str(root)), root), [])
-        found.extend(Picture(path, class_id, split) for path in paths)
+    for parent, found in files.items():
+        plain, root, class_id, split = places[parent]
+        if split and root in refused:
+            plain, root, class_id, split = _plain(parent, folder)
+        pictures = sets.setdefault((plain, _natural(str(root)), root), [])
+        pictures.extend(Picture(path, size, time, class_id, split) for path, size, time in found)
+    if remarks is not None and blocked:
+        remarks.append(f"skipped {len(blocked)} unreadable folders: {first_ten(blocked)}")
+    if remarks is not None and refused:
+        names = [root / split for root in refused for split in sorted(refused[root])]
+        remarks.append(
+            f"not taken for splits, as other pictures lie beside them: {first_ten(names)}"
+        )
     order = sorted(sets, key=lambda place: place[:2])
     return [(plain, root, sets[plain, key, root]) for plain, key, root in order]
 
 
-def _walk(folder, skip):
-    """Each folder that holds pictures, with their paths: nothing hidden, no folder twice."""
+def check_records(root: Path) -> None:
+    """Raise ValueError if the loader would refuse the records of the data set in `root`.
+
+    These are `cat_to_name.json` and, if scipy is installed to read them, Oxford's .mat files.
+    """
+    _read_names(root)
+    if os.path.isfile(root / "imagelabels.mat"):
+        try:
+            import scipy.io  # noqa: F401
+        except ImportError:
+            return
+        _read_labels(root)
+
+
+def _walk(folder, skip, blocked):
+    """Yield each folder that holds pictures, with (path, size, time) of each of them.
+
+    Hidden folders are left out; no folder comes twice. Unreadable ones are added to `blocked`.
+    """
+
+    def on_error(error):
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            blocked.append(Path(error.filename))
+
     seen = set(skip)
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        parent = Path(parent)
-        if parent.resolve() in seen:  # a symbolic link back up would go round for ever
+    for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        if os.path.realpath(parent) in seen:  # a symbolic link upwards would never end
             folders.clear()
             continue
-        seen.add(parent.resolve())
+        seen.add(os.path.realpath(parent))
         folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-        paths = [parent / f for f in files if not f.startswith(".")]
-        paths = [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
-        if paths:
-            yield parent, paths
+        found = []
+        for path in (Path(parent, f) for f in files if not f.startswith(".")):
+            if path.suffix.lower() not in SUFFIXES:
+                continue
+            try:
+                status = path.stat()
+            except PermissionError:  # the folder may be listed, its files may not be opened
+                if Path(parent) not in blocked:
+                    blocked.append(Path(parent))
+                continue
+            except OSError:  # a link to nowhere
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append((path, status.st_size, status.st_mtime_ns))
+        if found:
+            yield Path(parent), found
 
 
 def _place(parent, folder):
-    """Whether `parent` is a plain folder, its data set's folder, its class and its split."""
+    """Return what the path of `parent` says: (plain, root of the set, class, split)."""
     for root in (parent, parent.parent):
-        if (root / "imagelabels.mat").is_file():
+        if os.path.isfile(root / "imagelabels.mat"):
             return False, root, None, ""
     if parent.name in SPLITS:
         return False, parent.parent, None, parent.name
     if parent != folder and parent.parent.name in SPLITS:
         return False, parent.parent.parent, parent.name, parent.parent.name
+    return _plain(parent, folder)
+
+
+def _plain(parent, folder):
     return True, folder, parent.name, ""
 
 
-def _label_by_number(root, found):
-    """Oxford's own layout: class and split stand in two files, by the number of the image."""
-    import numpy as np  # both of no use elsewhere in this module, and scipy slow to import
+def _refused_splits(places):
+    """Return {root: split names} of the folders called train, valid or test that are no splits.
+
+    They are splits if all pictures of their root lie in them. One alone, for example `test`, is
+    not enough if there are pictures of no known layout anywhere: it may be a class among others.
+    """
+    splits, mixed = {}, set()
+    for _, root, _, split in places.values():
+        if split:
+            splits.setdefault(root, set()).add(split)
+    for parent, (plain, root, _, _) in places.items():
+        above = (path for path in (parent, *parent.parents) if path in splits)
+        mixed.update(path for path in above if plain or path != root)
+    if mixed or any(plain for plain, *_ in places.values()):
+        mixed.update(root for root, names in splits.items() if len(names) == 1)
+    return {root: names for root, names in splits.items() if root in mixed}
+
+
+def _label_by_number(root, pictures):
+    """Label by Oxford's two files, which give class and split by the number of the picture."""
+    class_ids, splits = _read_labels(root)
+    labelled = []
+    for picture in pictures:
+        digits = re.search(r"([0-9]+)$", picture.path.stem)
+        number = int(digits[1]) if digits else 0
+        class_id = str(class_ids[number - 1]) if 1 <= number <= len(class_ids) else None
+        labelled.append(picture._replace(class_id=class_id, split=splits.get(number, "")))
+    return labelled
+
+
+def _read_labels(root):
+    """Return the classes in `root`'s imagelabels.mat, and {number: split} from its setid.mat."""
+    import numpy as np  # here: neither is there yet when `make check` runs
     from scipy.io import loadmat
 
     splits = {}
     try:
         class_ids = loadmat(root / "imagelabels.mat")["labels"].ravel()
-        sets = loadmat(root / "setid.mat") if (root / "setid.mat").is_file() else {}
-        for split, key in zip(SPLITS, ("trnid", "valid", "tstid"), strict=True):
+        sets = loadmat(root / "setid.mat") if os.path.isfile(root / "setid.mat") else {}
+        for split, key in (("train", "trnid"), ("valid", "valid"), ("test", "tstid")):
             splits.update(dict.fromkeys(np.ravel(sets.get(key, [])).tolist(), split))
-    except Exception as error:  # whatever a damaged file makes scipy raise
+    except Exception as error:  # a damaged file makes scipy raise anything
         raise ValueError(f"cannot read the .mat files in {root} ({error}): {ADVICE}") from error
-    labelled = []
-    for picture in found:
-        digits = re.search(r"([0-9]+)$", picture.path.stem)
-        number = int(digits[1]) if digits else 0
-        class_id = str(class_ids[number - 1]) if 1 <= number <= len(class_ids) else None
-        labelled.append(Picture(picture.path, class_id, splits.get(number, "")))
-    return labelled
+    return class_ids, splits
 
 
-def natural(text):
-    """A sort key in which "2" comes before "10"."""
+def _name_classes(root, pictures):
+    """Name classes by the data set's own list, the 102 flowers by the list that ships."""
+    class_ids = {picture.class_id for picture in pictures}
+    ordered = sorted(class_ids - {None}, key=_natural)
+    names, shipped = _read_names(root)
+    if shipped and set(names) != set(ordered) and not os.path.isfile(root / "imagelabels.mat"):
+        names = {}
+    named = {class_id: str(names.get(class_id, class_id)) for class_id in ordered}
+    return {**named, None: "unknown"} if None in class_ids else named
+
+
+def _read_names(root):
+    """Return the names of classes by their numbers, and whether they are the list that ships."""
+    shipped = Path(__file__).with_name("cat_to_name.json")
+    lists = (root / shipped.name, root.parent / shipped.name, shipped)
+    path = next((path for path in lists if os.path.isfile(path)), None)
+    if path is None:
+        return {}, True
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(names, dict):
+            raise ValueError(f"it holds a {type(names).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not a JSON object of names ({error}): repair it, or move it away"
+        ) from error
+    return names, path == shipped
+
+
+def _natural(text):
+    """Return a sort key in which "2" comes before "10"."""
     parts = re.split(r"([0-9]+)", text)
     return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), text
 
@@ -120,19 +250,10 @@ def natural(text):
 def _order(picture):
     split = (*SPLITS, "").index(picture.split)
     unlabelled = picture.class_id is None
-    return split, unlabelled, natural(picture.class_id or ""), natural(str(picture.path))
+    return split, unlabelled, _natural(picture.class_id or ""), _natural(str(picture.path))
 
 
-def name_classes(root, class_ids):
-    """Names for folder names: the data's own list, else the course's for the 102 flowers."""
-    shipped = Path(__file__).with_name("cat_to_name.json")
-    for path in (root / shipped.name, root.parent / shipped.name, shipped):
-        if path.is_file():
-            try:
-                names = dict(json.loads(path.read_text(encoding="utf-8")))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path} is not a JSON object of names: {error}") from error
-            oxford = set(names) == set(class_ids) or (root / "imagelabels.mat").is_file()
-            if path != shipped or oxford:
-                return tuple(str(names.get(class_id, class_id)) for class_id in class_ids)
-    return tuple(class_ids)
+def first_ten(paths):
+    """List the first ten paths."""
+    more = f" and {len(paths) - 10} more" if len(paths) > 10 else ""
+    return ", ".join(repr(str(path)) for path in paths[:10]) + more

@@ -1,19 +1,21 @@
-"""Which pictures are held out to judge by, and whether a model has seen them."""
+"""Hold images out for evaluation, and tell whether a model was trained on them."""
 
 import re
 
 import numpy as np
 
-HELD_OUT_EVERY = 4  # of pictures without splits, each fourth is held out
+from diffusion.data.flowers import Flowers
+
+HELD_OUT_EVERY = 4  # without splits, every fourth image is held out
 
 
-def hold_out(flowers, split="valid"):
-    """Part the pictures of `Flowers` into those to learn from and those to judge by.
+def hold_out(flowers: Flowers, split: str = "valid") -> tuple[np.ndarray, np.ndarray, str]:
+    """Divide the images of `Flowers` into those to train on and those held out.
 
-    split: which is held out where the data has splits; the others are to learn from. Where it has
-        none, each fourth picture is held out, the same ones every time.
-    Returns (rows to learn from, rows held out, what is held out in words).
-    Raises ValueError for a split that the data has not.
+    split: which split to hold out; the others are to train on. If the data has no splits, every
+        fourth image is held out, always the same ones.
+    Returns (rows to train on, held-out rows, what is held out in words).
+    Raises ValueError for a split that the data does not have.
     """
     rows = np.arange(len(flowers))
     present = sorted(set(flowers.splits.tolist()) - {""})
@@ -29,22 +31,22 @@ def hold_out(flowers, split="valid"):
     return rows[~held], rows[held], f"{words}, {held.sum():,} pictures"
 
 
-def seen_in_training(record, flowers, split="valid"):
-    """Return a line on whether the model of that record was trained on what is held out.
+def seen_in_training(record: dict, flowers: Flowers, split: str = "valid") -> str:
+    """Say in one line whether the model of a run was trained on the held-out images.
 
-    record: a run's (`training.Run.record`): its "data" is the description of the `Flowers` that it
-        was trained on, which names the splits unless it was all of them.
+    record: the run's record; its "data" is the description of the `Flowers` that it was trained
+        on, which names the splits unless it was all of them.
     """
     data = record["data"]
     about, _, splits = data.partition(", splits ")
     same = flowers.name in re.split("[ ,]+", about)
-    if flowers.name == "painted":  # others are painted with another seed
+    if flowers.name == "painted":  # another seed paints other flowers
         same = about == flowers.description
     if not same:
         return f"the model was trained on other pictures: {data}"
     if splits and split not in splits.split(", "):
         return f"the model was not trained on these pictures: {data}"
     return (
-        f"the model was trained on these pictures too ({data}): no picture is withheld from it, "
-        "only the noise that it draws from is new"
+        f"the model was trained on these pictures too ({data}): none is withheld from it, "
+        "only the noise that it starts from is new"
     )

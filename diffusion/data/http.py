@@ -1,7 +1,7 @@
-"""Fetch a file by HTTP: with progress, resumed after a drop, verified, and never half there.
+"""Download a file by HTTP: with a progress bar, resumed after a drop, verified, never half there.
 
-requests does the talking and tqdm the progress bar. (pooch verifies and unpacks too, but it cannot
-resume a download.)
+requests does the HTTP and tqdm the progress bar. (pooch verifies and unpacks too, but cannot resume
+a download.)
 """
 
 import contextlib
@@ -21,20 +21,20 @@ TIMEOUT = (10, 60)  # seconds to connect, seconds without a byte
 
 
 class DownloadError(RuntimeError):
-    """What went wrong, with which file, and what to do about it, in one line."""
+    """A download failed; the message says in one line which, why, and what to do about it."""
 
 
-def fetch(url, path, md5, retries=5, backoff=1.0):
-    """Download one file, going on from `<path>.part` where an earlier call stopped.
+def fetch(url: str, path: Path | str, md5: str, retries: int = 5, backoff: float = 1.0) -> Path:
+    """Download one file; what an earlier call left in `<path>.part` is resumed.
 
-    Arguments:
-        url: where it lies.
-        path: where it goes; the name appears only once the checksum agrees.
-        md5: its checksum, in hexadecimal.
-        retries: how many failures in a row are forgiven; any byte received starts a new row.
-        backoff: seconds before the first new try, doubled at each (at most 60).
+    Args:
+        url: the file's address.
+        path: the destination; the name appears only once the checksum agrees.
+        md5: the file's checksum, in hexadecimal.
+        retries: failures in a row before giving up; any byte received starts a new count.
+        backoff: seconds before the first retry, doubled at each further one (at most 60).
 
-    Returns `path`. A file there that agrees with `md5` is not fetched again.
+    Returns `path`; a file there that agrees with `md5` is not downloaded again.
     Raises DownloadError: refused, not found, network lost, disk full, wrong checksum.
     Source: RFC 9110, sections 13.1.5 (If-Range) and 14 (Range).
     """
@@ -43,7 +43,7 @@ def fetch(url, path, md5, retries=5, backoff=1.0):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and md5_of(path) == md5:
         return path
-    if not (part.exists() and md5_of(part) == md5):  # it does where a call died before the rename
+    if not (part.exists() and md5_of(part) == md5):  # it is, if a call died just before renaming it
         _receive_patiently(url, part, retries, backoff)
     found = md5_of(part)
     part.with_suffix(".tag").unlink(missing_ok=True)
@@ -56,32 +56,34 @@ def fetch(url, path, md5, retries=5, backoff=1.0):
 
 
 def _receive_patiently(url, part, retries, backoff):
-    """Call `_receive` until `part` has all its bytes, or nothing comes any more."""
+    """Call `_receive` until `part` is complete or the retries are used up."""
     failures = 0
     while True:
         before = _size(part)
         try:
             with disk_full_in_one_line(part.parent):
                 return _receive(url, part)
-        except ValueError as error:  # what requests raises for an address that is none
-            raise DownloadError(f"{url} is no web address: pass --base-url https://...") from error
+        except ValueError as error:  # requests: a malformed address
+            raise DownloadError(
+                f"{url} is not a web address: pass --base-url https://..."
+            ) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             failures = 1 if _size(part) > before else failures + 1
             if failures > retries:
                 raise DownloadError(
-                    f"cannot fetch {url} ({_root_cause(error)}): {_mb(_size(part))} are kept; "
+                    f"cannot download {url} ({_root_cause(error)}): {_mb(_size(part))} are kept; "
                     "check the network or --base-url, then run again to resume"
                 ) from error
             pause = min(backoff * 2 ** (failures - 1), 60)
-            say(f"{part.stem}: {_root_cause(error)}; trying again in {pause:g} s")
+            say(f"{part.stem}: {_root_cause(error)}; retrying in {pause:g} s")
             time.sleep(pause)
 
 
 def _receive(url, part):
-    """Make one request for the bytes that `part` lacks, and append them.
+    """Request the bytes that `part` lacks, and append them.
 
-    If-Range carries what names the version that the part was cut from: had the file changed since,
-    the server would send all of the new one (200) instead of a tail that does not fit (206).
+    If-Range names the version of the file that the part comes from: if the file has changed since,
+    the server sends all of the new one (200) instead of a tail that does not fit (206).
     """
     have, tag = _size(part), part.with_suffix(".tag")
     headers = {"Accept-Encoding": "identity"}
@@ -102,15 +104,15 @@ def _receive(url, part):
             tag.write_text(_version(response.headers))
             start = have if resumed else 0
             with progress(part.stem, length and start + length, start, "B") as bar:
-                # Undecoded: some servers call a .tgz "Content-Encoding: gzip", and would have
-                # requests unpack it on the way.
+                # Undecoded: some servers call a .tgz "Content-Encoding: gzip", and requests
+                # would unpack it on the way.
                 for chunk in response.raw.stream(CHUNK, decode_content=False):
                     file.write(chunk)
                     bar.update(len(chunk))
 
 
 def _refuse_error(response, url):
-    """Raise HTTPError where another try may help, DownloadError where it cannot."""
+    """Raise HTTPError if a retry may help, DownloadError if it cannot."""
     code, answer = response.status_code, f"{response.status_code} {response.reason}"
     if code in (408, 425, 429) or code >= 500:
         raise requests.HTTPError(f"the server answered {answer}")
@@ -119,18 +121,19 @@ def _refuse_error(response, url):
 
 
 def _version(headers):
-    """What If-Range may hold: a strong ETag, else the date, else nothing."""
+    """Return what If-Range may hold: a strong ETag, else the date, else nothing."""
     etag = headers.get("ETag", "")
     return etag if etag.startswith('"') else headers.get("Last-Modified", "")
 
 
-def md5_of(path):
-    """The MD5 of a file, in hexadecimal."""
+def md5_of(path: Path | str) -> str:
+    """Return the MD5 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def check_disk(folder, needed, doing):
+def check_disk(folder: Path, needed: int, doing: str) -> None:
+    """Raise DownloadError if `folder`'s disk lacks `needed` bytes; `doing` is what for."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DownloadError(
@@ -140,7 +143,8 @@ def check_disk(folder, needed, doing):
 
 
 @contextlib.contextmanager
-def disk_full_in_one_line(folder):
+def disk_full_in_one_line(folder: Path):
+    """Turn the OSError of a full disk, or a used-up quota, into a DownloadError."""
     try:
         yield
     except OSError as error:
@@ -153,7 +157,7 @@ def disk_full_in_one_line(folder):
 
 
 class _Lines:
-    """A file for tqdm where there is no terminal: lines for a log, nothing redrawn."""
+    """A file for tqdm without a terminal: lines for a log, nothing redrawn."""
 
     def write(self, text):
         if text.strip():
@@ -163,15 +167,17 @@ class _Lines:
         sys.stderr.flush()
 
 
-def progress(name, total, done, unit):
-    manners = {}
+def progress(name: str, total: int | None, done: int, unit: str) -> tqdm:
+    """Return a progress bar, or one that prints a line every ten seconds without a terminal."""
+    options = {}
     if not sys.stderr.isatty():
         form = "{desc}: {n_fmt} of {total_fmt} {unit}"
-        manners = {"file": _Lines(), "mininterval": 10, "bar_format": form}
-    return tqdm(desc=name, total=total, initial=done, unit=unit, unit_scale=True, **manners)
+        options = {"file": _Lines(), "mininterval": 10, "bar_format": form}
+    return tqdm(desc=name, total=total, initial=done, unit=unit, unit_scale=True, **options)
 
 
-def say(line):
+def say(line: str) -> None:
+    """Print a line on standard error at once."""
     print(line, file=sys.stderr, flush=True)
 
 

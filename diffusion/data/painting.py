@@ -1,9 +1,8 @@
-"""Painted flowers: a small data set made from nothing, for when no photographs were downloaded.
+"""Paint flowers: a small data set for when no photographs were downloaded.
 
-Everything on the canvas is one kind of stroke, the petal: leaves, stems, flower centres and the
-blurred lights behind them are petals too. What a species looks like stands in
-`diffusion.data.species`. Points and directions are complex numbers: x to the right, y up, the frame
-reaching from -1-1j to 1+1j, whatever its size in pixels.
+There is one kind of stroke, the petal: leaves, stems, flower centres and the blurred lights behind
+them are petals too. `diffusion.data.species` describes the species. Points and directions are
+complex numbers: x to the right, y up, the frame from -1-1j to 1+1j whatever its size in pixels.
 """
 
 from functools import cache, partial
@@ -12,16 +11,17 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from diffusion.data.species import FLOWERS, GOLDEN_ANGLE, SPECIES, Whorl
+from diffusion.support.validation import whole_number
 
 SMALLEST, LARGEST = 16, 128
-PAINTED_AT = 64  # smaller pictures are painted at this size or above, and averaged down
-SHADOW = 0.5  # the share of light that a petal takes from what lies under it
+PAINTED_AT = 64  # smaller images are painted at this size or above, and averaged down
+SHADOW = 0.5  # the share of light that a petal takes from what is under it
 DOME = Whorl(1, 0.5, taper=0.5, veins=0.0)
 
 
 @cache
-def gradient(colours):
-    """A table (3, 256) of colours in [0, 1], from a row of hexadecimal stops."""
+def gradient(colours: str) -> np.ndarray:
+    """Return a table (3, 256) of colours in [0, 1] for a row of hexadecimal stops."""
     stops = np.array([list(bytes.fromhex(stop)) for stop in str(colours).split()]) / 255
     places = np.linspace(0, len(stops) - 1, 256)
     table = [np.interp(places, np.arange(len(stops)), channel) for channel in stops.T]
@@ -29,16 +29,16 @@ def gradient(colours):
 
 
 class Canvas:
-    """A picture in the making: `pixels` (3, size, size) in [0, 1], lit from one direction."""
+    """An image being painted: `pixels` (3, size, size) in [0, 1], lit from one direction."""
 
     def __init__(self, size, light):
         self.pixels = np.zeros((3, size, size), "f4")
-        self.light = complex(light)  # a unit complex number that points to the light
+        self.light = complex(light)  # a complex number of length 1 that points to the light
         self.size = size
         self.across = ((np.arange(size) + 0.5) * 2 / size - 1).astype("f4")
 
     def window(self, points, margin):
-        """The part of the frame around points, as a slice of rows and one of columns."""
+        """Return the part of the frame around points: a slice of rows and one of columns."""
         across, down = [point.real for point in points], [-point.imag for point in points]
         edges = []
         for places in (down, across):
@@ -48,7 +48,7 @@ class Canvas:
         return edges
 
     def petal(self, origin, axis, side, shape, colours, bend=0.0, phase=0.0, tone=1.0, blur=0.0):
-        """Paint a petal and its shadow, from `origin` along `axis`, `side` its crosswise unit."""
+        """Paint a petal and its shadow from `origin` along `axis`; `side` is its unit crosswise."""
         origin, axis, side = complex(origin), complex(axis), complex(side)
         edge = side * shape.width
         spine = origin, origin + (axis + bend * side / 2) / 2, origin + axis + bend * side
@@ -82,8 +82,8 @@ class Canvas:
         patch += colour
 
     def dots(self, points, radius, colour, opacity=1.0):
-        """Paint soft round dots, one around each of `points`, all in one colour."""
-        width = float(np.hypot(radius, 0.6 / self.size))  # no dot is smaller than its pixel
+        """Paint a soft round dot around each of `points`, all in one colour."""
+        width = float(np.hypot(radius, 0.6 / self.size))  # no dot is smaller than a pixel
         column, row = points.real.astype("f4")[:, None], points.imag.astype("f4")[:, None]
         by_column = np.exp(-(((self.across - column) / width) ** 2))
         by_row = np.exp(-(((-self.across - row) / width) ** 2))
@@ -93,12 +93,12 @@ class Canvas:
 
 
 def fraction(values):
-    """Values cut off at 0 and 1 (for small arrays, twice as fast as np.clip)."""
+    """Clip values to [0, 1] (for small arrays, twice as fast as np.clip)."""
     return np.minimum(np.maximum(values, 0), 1)
 
 
 def outline_field(along, across, shape, phase):
-    """Above zero inside a petal; with the place along it (0 to 1) and its half width there."""
+    """Return a field above 0 inside a petal, the place along it (0 to 1), the half width there."""
     if shape.notch:
         along = along + shape.notch * np.exp(across * across * -((0.3 * shape.width) ** -2))
     if shape.ruffle:
@@ -107,16 +107,16 @@ def outline_field(along, across, shape, phase):
     widest = shape.belly / (shape.belly + shape.taper)
     peak = widest**shape.belly * (1 - widest) ** shape.taper
     profile = inside**shape.belly * (1 - inside) ** shape.taper * (1 / peak)
-    # raised to a power at which blunt tips meet their outline at a slope that pixels can follow
+    # raised to a power at which the outline of blunt tips has a slope that pixels can follow
     power = min(max(1 / shape.taper, 2.0), 3.0)
     gap = np.abs(across * (1 / shape.width)) ** power
-    # beyond its tip the field falls off as it rose inside, so that sharp tips do not fork
+    # beyond the tip, the field falls as it rose inside, so that sharp tips do not fork
     overshoot = np.abs((along - inside) * (1.5 / shape.width)) ** max(1.0, shape.taper * power)
     return profile**power - gap - overshoot, inside, profile * shape.width
 
 
 def slopes(field):
-    """The change of a field over two pixels, down its rows and along its columns."""
+    """Return the change of a field over two pixels, down its rows and along its columns."""
     down, right = np.empty_like(field), np.empty_like(field)
     np.subtract(field[2:], field[:-2], out=down[1:-1])
     np.subtract(field[:, 2:], field[:, :-2], out=right[:, 1:-1])
@@ -126,7 +126,7 @@ def slopes(field):
 
 
 def petal_shading(inside, position, shape, axis, side, light):
-    """Brightness over a petal: hollow across, arched along, veined, darker at its foot."""
+    """Return the brightness over a petal: hollow across, arched along, veined, dark at its foot."""
     facing_side = (light * side.conjugate()).real / abs(side)
     facing_axis = (light * axis.conjugate()).real / abs(axis)
     shading = 0.8 - 0.08 * facing_axis + inside * (0.2 + 0.2 * facing_axis)
@@ -137,7 +137,7 @@ def petal_shading(inside, position, shape, axis, side, light):
 
 
 def paint_ground(canvas, rng, colours):
-    """Fill the canvas with a soft, out-of-focus ground and a few round lights."""
+    """Fill the canvas with an out-of-focus background and a few round lights."""
     height = np.linspace(210, 56, canvas.size).astype(int)
     canvas.pixels[:] = colours[:, height][:, :, None]
     for place, shade in zip(rng.uniform(-1.1, 1.1, (3, 2)), rng.integers(0, 256, 3), strict=True):
@@ -173,12 +173,12 @@ def paint_leaves(canvas, rng, species, heart, radius):
 
 
 def line(half_width, axis):
-    """The shape of a thin stroke along `axis`."""
+    """Return the shape of a thin stroke along `axis`."""
     return Whorl(1, half_width / (abs(axis) + 0.01), belly=0.01, taper=0.01, veins=0.0)
 
 
 def paint_whorl(canvas, rng, whorl, heart, pose, start, colours):
-    """Paint one whorl's petals around `heart`; `pose` carries flower to frame."""
+    """Paint one whorl's petals around `heart`; `pose` maps the flower to the frame."""
     turn = 360 / whorl.petals if whorl.turn is None else whorl.turn
     angles = np.array(whorl.angles or np.arange(whorl.petals) * turn)
     lengths = whorl.length * np.linspace(1, whorl.shrink, whorl.petals)
@@ -212,7 +212,7 @@ def paint_centre(canvas, rng, species, heart, pose):
 
 
 def paint_flower(rng, species, size):
-    """Paint one picture (size, size, 3) of 0 to 255; the scene hangs on `rng`, not on size."""
+    """Paint one image (size, size, 3) of 0 to 255; the scene depends on `rng`, not on the size."""
     canvas = Canvas(size, np.exp(1j * rng.normal(2.1, 0.35)))
     heart = complex(*rng.uniform(-0.12, 0.12, 2))
     radius, squash = rng.uniform(0.74, 0.94), rng.uniform(species.squash, 1)
@@ -222,7 +222,7 @@ def paint_flower(rng, species, size):
     colours = fraction(colours).astype("f4")
 
     def pose(point, lift, scale=radius):
-        tilted = point * facing.conjugate()  # leaning back along `facing`, it looks flatter so
+        tilted = point * facing.conjugate()  # leaning back along `facing`, it looks flatter
         tilted = tilted.real * (squash + lift * (1 - squash)) + 1j * tilted.imag
         return scale * tilted * facing
 
@@ -240,39 +240,39 @@ def paint_flower(rng, species, size):
     return fraction(canvas.pixels).transpose(1, 2, 0) * 255
 
 
-def paint_flowers(count, image_size=64, seed=0, progress=False, out=None):
-    """Paint a balanced data set of flowers, every picture different.
+def paint_flowers(
+    count: int,
+    image_size: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+    out: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paint a balanced data set of flowers, every image different.
 
-    Picture i hangs on `seed` and i alone: a larger `count` only adds pictures, and another
-    `image_size` shows the same flowers smaller or larger. Each 16 pictures in a row hold every
-    species once, in an order of their own.
+    Image i depends on `seed` and i alone: a larger `count` only adds images, and another
+    `image_size` shows the same flowers smaller or larger. Each block of 16 images holds every
+    species once, in an order of its own.
 
     Args:
-        count: how many pictures, at least 1.
+        count: how many images, at least 1.
         image_size: height and width in pixels, 16 to 128.
-        seed: a whole number, 0 or more.
-        progress: whether to show a bar.
-        out: the array to paint into, mapped to a file for example; default a new one in memory.
+        seed: a whole number, at least 0.
+        progress: show a progress bar.
+        out: the array to paint into, for example one mapped to a file; default a new one.
 
-    Returns:
-        images (count, image_size, image_size, 3) of uint8, and labels (count,) of int64, which
-        index into `SPECIES`.
-
-    Raises:
-        ValueError: if count, image_size or seed is out of range.
+    Returns images, uint8 (count, image_size, image_size, 3), and labels, int64 (count,), which
+    index into `SPECIES`. Raises ValueError if count, image_size or seed is out of range.
     """
-    if count < 1:
-        raise ValueError(f"count is {count}: ask for at least 1 picture")
+    count = whole_number("count", count, least=1)
+    seed = whole_number("seed", seed, least=0)
     if not SMALLEST <= image_size <= LARGEST:
-        raise ValueError(f"image_size is {image_size}: choose {SMALLEST} to {LARGEST} pixels")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}: choose a whole number, 0 or more")
+        raise ValueError(f"image_size must be {SMALLEST} to {LARGEST} pixels, got {image_size}")
     images = np.empty((count, image_size, image_size, 3), np.uint8) if out is None else out
     labels = np.empty(count, np.int64)
     factor = -(-PAINTED_AT // image_size)
     for index in tqdm(range(count), desc="painting flowers", disable=not progress):
         block, place = divmod(index, len(SPECIES))
-        # the third number keeps these draws apart from those of the pictures
+        # the third number makes these draws independent of those for the images
         order = np.random.default_rng([seed, block, 1]).permutation(len(SPECIES))
         labels[index] = order[place]
         picture = paint_flower(

@@ -1,8 +1,8 @@
-"""The painted flowers' species: a flower is a row of data, not code.
+"""Describe the species of painted flowers: each is data, not code.
 
-A row says which whorls of petals to paint, from the back to the front, then which discs and dots
-for its centre. Colours are rows of hexadecimal stops; points and directions are complex numbers,
-x to the right, y up, in flower radii. `diffusion.data.painting` does the painting.
+A species lists the whorls of petals to paint, from back to front, then the discs and dots of the
+centre. Colours are rows of hexadecimal stops; points and directions are complex numbers, x to the
+right, y up, in flower radii. `diffusion.data.painting` does the painting.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ GOLDEN_ANGLE = 137.508
 
 @dataclass(frozen=True)
 class Whorl:
-    """Petals that stand around one point; lengths are in flower radii, angles in degrees.
+    """Petals around one point; lengths are in flower radii, angles in degrees.
 
     The outline of a petal is `half_width = width * u**belly * (1 - u)**taper`, scaled to peak at
-    `width`, where u runs from 0 at its foot to 1 at its tip.
+    `width`, where u runs from 0 at the foot to 1 at the tip.
     """
 
     petals: int
@@ -29,7 +29,7 @@ class Whorl:
     ruffle: float = 0.0
     curl: float = 0.0  # bends petals upwards (positive) or lets them hang
     veins: float = 0.1
-    lift: float = 0.0  # 1 faces the reader however far the flower is tilted
+    lift: float = 0.0  # 1 faces the viewer however far the flower is tilted
     turn: float | None = None  # angle from petal to petal; evenly spread if None
     angles: tuple[float, ...] = ()  # explicit directions, for flowers with an up and a down
     colours: str = ""  # from foot to tip; the species' palette if empty
@@ -44,12 +44,12 @@ class Dots:
     outer: float
     radius: float
     colour: str
-    threads: str = ""  # colour of the filaments that carry them, if any
+    threads: str = ""  # colour of the filaments below them, if any
 
 
 @dataclass(frozen=True)
 class Species:
-    """One kind of flower; where there are several palettes or grounds, each picture draws one."""
+    """One kind of flower; of several palettes or grounds, each image uses one at random."""
 
     name: str
     palettes: tuple[str, ...]

@@ -1,9 +1,8 @@
-"""How far apart two sets of pictures are: KID and FID, in the features of any encoder.
+"""KID and FID as Keras metrics: distances between two sets of images in any encoder's features.
 
-An encoder is a function or Keras model, pictures (B, S, S, 3) in [0, 1] -> features (B, D);
-`encoder` has some. A distance is worth something beside another one taken with the same
-encoder, at the same size, with as many pictures; the smallest to hope for is that of real pictures
-to other real ones.
+An encoder is a function or Keras model: images (B, S, S, 3) in [0, 1] -> features (B, D); `encoder`
+has some. Compare only distances measured with the same encoder, at the same resolution, on as many
+images; the distance between two sets of real images is the smallest to hope for.
 """
 
 import base64
@@ -14,16 +13,17 @@ import numpy as np
 from keras import ops
 
 from diffusion.evaluation.distances import frechet_distance, kernel_distance
+from diffusion.evaluation.encoder import Encoder
 from diffusion.support.backend import compiling
 from diffusion.support.pixels import scale_pixels
 
 OVER = ("batches", "sample")
 
 
-class _PictureMetric(keras.metrics.Metric):
-    """What both metrics share: the encoder, and keeping all features where they are needed."""
+class _ImageMetric(keras.metrics.Metric):
+    """The base of both metrics: applies the encoder, and keeps features where they are needed."""
 
-    def __init__(self, encoder, name, **kwargs):
+    def __init__(self, encoder: Encoder, name: str, **kwargs):
         super().__init__(name=name, **kwargs)
         if not callable(encoder):
             raise ValueError(f"encoder must be a function or a Keras model, got {encoder!r}")
@@ -31,29 +31,29 @@ class _PictureMetric(keras.metrics.Metric):
         self._kept = ([], [])
 
     def compared(self, real_images, generated_images, sample_weight=None):
-        """Return the features of both; Keras hands every metric a weight, which is to be None."""
+        """Return the features of both; Keras passes every metric a weight, which must be None."""
         if sample_weight is not None:
-            raise ValueError(f"{self.name} takes pictures without sample weights")
+            raise ValueError(f"{self.name} takes images without sample weights")
         return self.features(real_images), self.features(generated_images)
 
     def features(self, images):
-        """Return the encoder's features of pictures, uint8 or in [0, 1]: float32 (B, D)."""
+        """Return the encoder's features of images, uint8 or in [0, 1]: float32 (B, D)."""
         images = scale_pixels(ops.convert_to_tensor(images))
         training = {"training": False} if isinstance(self.encoder, keras.Layer) else {}
         return ops.cast(self.encoder(images, **training), "float32")
 
     def keep(self, *features):
-        """Keep the features of the real and the generated pictures of a batch."""
+        """Keep a batch's features of real and of generated images."""
         if any(compiling(batch) for batch in features):
             raise RuntimeError(
-                f"{self.name} keeps all features, which a compiled step cannot: update it by hand, "
-                "or on TensorFlow compile the model with run_eagerly=True"
+                f"{self.name} keeps all features, which a compiled step cannot: call update_state "
+                "yourself, or on TensorFlow compile the model with run_eagerly=True"
             )
         for kept, batch in zip(self._kept, features, strict=True):
             kept.append(ops.convert_to_numpy(batch))
 
     def kept(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all features kept, (M, D) of the real and (N, D) of the generated pictures."""
+        """Return all features kept, (M, D) of the real and (N, D) of the generated images."""
         real, generated = (np.concatenate(r) if r else np.empty((0, 1)) for r in self._kept)
         return real, generated
 
@@ -71,22 +71,29 @@ class _PictureMetric(keras.metrics.Metric):
 
 
 @keras.saving.register_keras_serializable(package="diffusion")
-class KID(_PictureMetric):
-    """Kernel inception distance: MMD^2 of two sets of pictures, without bias. 0 is best.
+class KID(_ImageMetric):
+    """Kernel inception distance: an unbiased MMD^2 of two sets of images. 0 is best.
 
-    encoder: pictures (B, S, S, 3) in [0, 1] -> features (B, D). A Keras model is saved with the
-        metric, its weights too.
-    over: "batches" averages an estimate of each batch (one of a single picture is left out), as
-        figures published with Keras do; it fits into any `compile`. "sample" keeps all features
-        and compares them all at once: as unbiased, with less scatter; to be updated by hand.
+    encoder: images (B, S, S, 3) in [0, 1] -> features (B, D). A Keras model is saved with the
+        metric, weights included.
+    over: "batches" averages the estimates of batches (skipping those of a single image), as figures
+        published with Keras do; it works in any `compile`. "sample" keeps all features and compares
+        them at once, unbiased too and with less scatter; call `update_state` yourself.
     groups: for the standard error over the sample; see `kernel_distance`.
 
-    `update_state(real_images, generated_images)`, in [0, 1] or uint8. With no pictures the result
-    is NaN over batches; over the sample ValueError is raised.
+    `update_state(real_images, generated_images)` takes images in [0, 1] or uint8. Without images
+    the result over batches is NaN; over the sample it raises ValueError.
     Binkowski et al. 2018 (arXiv:1801.01401). Raises ValueError for another `over`.
     """
 
-    def __init__(self, encoder, over="batches", groups=10, name="kid", **kwargs):
+    def __init__(
+        self,
+        encoder: Encoder,
+        over: str = "batches",
+        groups: int = 10,
+        name: str = "kid",
+        **kwargs,
+    ):
         super().__init__(encoder, name, **kwargs)
         if over not in OVER:
             raise ValueError(f"no KID over {over!r}: choose one of {', '.join(OVER)}")
@@ -94,7 +101,7 @@ class KID(_PictureMetric):
         if over == "batches":
             self.count = self.add_weight((), "zeros", name="count")
             self.mean = self.add_weight((), "zeros", name="mean")
-            # Of the distances from the mean, for the standard error.
+            # the sum of squared deviations from the mean, for the standard error
             self.squares = self.add_weight((), "zeros", name="squares")
 
     def update_state(self, real_images, generated_images, sample_weight=None):
@@ -102,7 +109,7 @@ class KID(_PictureMetric):
         if self.over == "sample":
             return self.keep(real, generated)
         estimate, counts = _batch_estimate(real, generated)
-        # Welford's way: sums of squares would cancel.
+        # Welford's algorithm: plain sums of squares would cancel.
         count = self.count + counts
         step = counts * (estimate - self.mean)
         mean = self.mean + step / ops.maximum(count, 1.0)
@@ -115,8 +122,8 @@ class KID(_PictureMetric):
             return ops.cast(kernel_distance(*self.kept(), self.groups)[0], "float32")
         return ops.where(self.count > 0, ops.convert_to_tensor(self.mean), np.nan)
 
-    def standard_error(self):
-        """Return the standard error of the result: a float, NaN where it cannot be told."""
+    def standard_error(self) -> float:
+        """Return the standard error of the result, NaN where there is too little to estimate it."""
         if self.over == "sample":
             return kernel_distance(*self.kept(), self.groups)[1]
         count, squares = (float(ops.convert_to_numpy(v)) for v in (self.count, self.squares))
@@ -127,7 +134,7 @@ class KID(_PictureMetric):
 
 
 def _batch_estimate(real, generated):
-    """Return the estimate of one batch, as tensors, and 1.0; for a single picture 0.0 twice."""
+    """Return a batch's estimate and 1.0, as tensors; 0.0 and 0.0 for a single image."""
     count, other = (ops.cast(ops.shape(rows)[0], "float32") for rows in (real, generated))
 
     def kernel(a, b):
@@ -144,16 +151,16 @@ def _batch_estimate(real, generated):
 
 
 @keras.saving.register_keras_serializable(package="diffusion")
-class FID(_PictureMetric):
-    """Frechet inception distance of two sets of pictures, at least 0: the smaller the better.
+class FID(_ImageMetric):
+    """Frechet inception distance of two sets of images, at least 0: the smaller the better.
 
-    encoder: as for `KID`. All features are kept, so the metric is to be updated by hand:
-    `update_state(real_images, generated_images)`, in [0, 1] or uint8; the distance is worked out
-    in float64. Its bias falls with the number of pictures: see `frechet_distance`.
-    Heusel et al. 2017 (arXiv:1706.08500).
+    encoder: as for `KID`. The metric keeps all features, so call
+    `update_state(real_images, generated_images)` yourself, with images in [0, 1] or uint8. The
+    distance is computed in float64; its bias falls with the number of images, see
+    `frechet_distance`. Heusel et al. 2017 (arXiv:1706.08500).
     """
 
-    def __init__(self, encoder, name="fid", **kwargs):
+    def __init__(self, encoder: Encoder, name: str = "fid", **kwargs):
         super().__init__(encoder, name, **kwargs)
 
     def update_state(self, real_images, generated_images, sample_weight=None):
@@ -165,7 +172,7 @@ class FID(_PictureMetric):
 
 def _serialized(encoder):
     config = {"object": keras.saving.serialize_keras_object(encoder)}
-    if isinstance(encoder, keras.Layer):  # whose own config leaves the weights out
+    if isinstance(encoder, keras.Layer):  # a layer's own config has no weights
         buffer = io.BytesIO()
         np.savez_compressed(buffer, *encoder.get_weights())
         config["weights"] = base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Pixels: what a number in a picture means, and the statistics of many pictures."""
+"""Pixels: their range, and the statistics of many images."""
 
 import keras
 import numpy as np
@@ -6,22 +6,22 @@ from keras import ops
 
 
 def scale_pixels(images):
-    """Turn uint8 pictures into float32 in [0, 1]; float ones are taken to be so already.
+    """Return images as a float32 tensor in [0, 1]: uint8 is scaled, float must be in range already.
 
-    Raises ValueError for whole numbers of another kind: nobody can tell what they mean.
+    Raises ValueError for other types of integer, whose range is unknown.
     """
     dtype = keras.backend.standardize_dtype(images.dtype)
     if dtype != "uint8" and "float" not in dtype:
-        raise ValueError(f"pictures must be uint8, or float in [0, 1], got {dtype}")
+        raise ValueError(f"images must be uint8, or float in [0, 1], got {dtype}")
     images = ops.cast(images, "float32")
     return images / 255.0 if dtype == "uint8" else images
 
 
-def colour_statistics(images):
+def colour_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return each colour's mean and variance, float64 (3,), in `images` (N, S, S, 3).
 
-    images: uint8 or in [0, 1]. It goes through them about a million pixels at a time: they need
-    not fit into memory.
+    images: uint8 or in [0, 1], read about a million pixels at a time, so that they need not fit
+    into memory.
     """
     count, total, squares = 0, np.zeros(3), np.zeros(3)
     rows = max(1, 1_000_000 // (images.shape[1] * images.shape[2]))

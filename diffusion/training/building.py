@@ -1,27 +1,30 @@
-"""Put a model together as a configuration says, read one from its file, change its size."""
+"""Build a model from a configuration, load one from its file, change its resolution."""
 
-import zipfile
 from pathlib import Path
 
 import keras
 
+from diffusion import ddpm  # noqa: F401 (registers its classes, so that files with them load)
 from diffusion.model import DiffusionModel
 from diffusion.objectives import make_objective
 from diffusion.schedules import SCHEDULES
+from diffusion.support import normalization  # noqa: F401 (as `ddpm`)
 from diffusion.support.backend import compile_with_xla
+from diffusion.support.keras_files import load_keras_file, model_file
 from diffusion.support.precision import choose_precision
+from diffusion.training.config import Config
 from diffusion.unet import build_unet
 
 LOSSES = ("mean_absolute_error", "mean_squared_error")  # L1, the chapter's; L2, DDPM's
 
 
-def build(config, total_steps, image_size=None):
-    """Put a model together and compile it, as `config` says. Listing 8-10.
+def build(config: Config, total_steps: int, image_size: int | None = None) -> DiffusionModel:
+    """Build and compile the model that `config` describes. Listing 8-10.
 
-    total_steps: of the whole training, for a learning rate that is lowered along the way.
+    total_steps: of the whole training, which a decaying learning rate depends on.
     image_size: default `config.image_size`.
-    The random start of the weights follows from `config.seed` (this sets Keras's global seed).
-    Raises ValueError for a schedule, objective, weighting, loss or precision that does not exist.
+    The initial weights follow from `config.seed` (this sets Keras's global seed).
+    Raises ValueError for an unknown schedule, objective, weighting, loss or precision.
     """
     for name, choices in (("schedule", SCHEDULES), ("loss", LOSSES)):
         if (value := getattr(config, name)) not in choices:
@@ -54,31 +57,25 @@ def build(config, total_steps, image_size=None):
     return model
 
 
-def load_model(path):
+def load_model(path: Path | str) -> DiffusionModel:
     """Load a model saved by this library, from a `.keras` file or a run's folder.
 
-    Safe mode stays on: the file holds data, no code. Raises FileNotFoundError if it is not there,
-    ValueError if it is no such model.
+    Safe mode stays on: the file holds data, not code. Raises FileNotFoundError where there is no
+    file, ValueError where it is not such a model, is damaged, or needs a class that no import has
+    registered.
     """
-    path = Path(path)
-    file = path / "model.keras" if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"no model at {file}: train one with scripts/train.py")
-    try:
-        model = keras.saving.load_model(file)
-    except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{file} is not a model this library can load: {first_line}") from error
+    file = model_file(path)
+    model = load_keras_file(file, "a model of this library")
     if not isinstance(model, DiffusionModel):
         raise ValueError(f"{file} holds a {type(model).__name__}, not a DiffusionModel")
     model.jit_compile = compile_with_xla()
     return model
 
 
-def resized(model, config, image_size):
-    """Return the model for pictures of another size, with all that it has learnt and counted.
+def resized(model: DiffusionModel, config: Config, image_size: int) -> DiffusionModel:
+    """Return the model at another resolution, with its weights, optimizer and random state.
 
-    The network is convolutional, so no weight depends on the size.
+    The network is convolutional, so no weight depends on the resolution.
     """
     other = build(config, 1, image_size)
     other.schedule, other.objective = model.schedule, model.objective

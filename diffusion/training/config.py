@@ -8,6 +8,22 @@ Change any of them with `get_preset("quick", epochs=3)`.
 
 import dataclasses
 
+LOSSES = ("mean_absolute_error", "mean_squared_error")  # L1, the chapter's; L2, DDPM's
+KINDS = {
+    str: "a text",
+    int: "a whole number",
+    bool: "True or False",
+    tuple: "a list",
+    float: "a number",
+}
+
+
+def is_a(value, kind) -> bool:
+    """Return whether `value` has the type `kind`; an int is also a float, True is no int."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -46,10 +62,17 @@ class Config:
     self_conditioning: bool = False  # show the network its own earlier estimate of the image
 
     def __post_init__(self):
-        for field in ("image_size", "repeats", "painted", "batch_size", "epochs", "sampling_steps"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field} must be a whole number, 1 or more, got {value!r}")
+        if isinstance(self.widths, list):  # as JSON has it
+            object.__setattr__(self, "widths", tuple(self.widths))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not is_a(value, field.type):
+                raise ValueError(f"{field.name} must be {KINDS[field.type]}, got {value!r}")
+        for name in ("image_size", "repeats", "painted", "batch_size", "epochs", "sampling_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if not self.widths or not all(is_a(width, int) and width > 0 for width in self.widths):
+            raise ValueError(f"widths must be whole numbers, 1 or more, got {self.widths}")
         if not 0 <= self.half_size_epochs < self.epochs:
             raise ValueError(
                 f"half_size_epochs must be at least 0 and below epochs ({self.epochs}), "
@@ -57,8 +80,8 @@ class Config:
             )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
 
 
 _BOOK = Config(

@@ -20,7 +20,13 @@ from diffusion.support.paths import models_home
 from diffusion.training import distribution
 from diffusion.training.building import build, load_model, resized
 from diffusion.training.callbacks import Checkpoint, GracefulStop, LossCurve, SampleGrid
-from diffusion.training.record import loss_name, new_record, read_record, steps_taken
+from diffusion.training.record import (
+    load_record,
+    loss_name,
+    new_record,
+    resume_record,
+    steps_taken,
+)
 
 
 @dataclasses.dataclass
@@ -102,6 +108,7 @@ def train(
                 raise FileExistsError(
                     f"{path} exists: go on with it (--resume), or choose another folder (--output)"
                 )
+            old = load_record(source / record_path.name)
             keras.utils.set_random_seed(config.seed)  # what is loaded starts alike everywhere
             model = load_model(source)
             if not model.compiled:
@@ -109,7 +116,7 @@ def train(
                     f"{path} holds no optimizer (it was made for shipping): it can draw, "
                     "not train on; choose another folder (--output)"
                 )
-            record = read_record(source / record_path.name, record, steps_taken(model))
+            record = resume_record(folder, old, record, steps_taken(model))
         else:
             first_size = config.image_size // (2 if config.half_size_epochs else 1)
             model = model or build(config, total_steps, first_size)

@@ -1,32 +1,44 @@
-"""The record of a run, `run.json`: what was trained on what, how long, with which losses."""
+"""The record of a run, `run.json`: its configuration, data, duration and losses."""
 
 import dataclasses
 import json
 import platform
 import sys
-
-import keras
+from pathlib import Path
 
 from diffusion.support.precision import accelerators, choose_precision, cpu_cores
-from diffusion.training.config import Config
+from diffusion.training.config import Config, is_a
+
+FIELDS = {
+    "config": dict,
+    "data": str,
+    "machine": str,
+    "steps": int,
+    "seconds": float,
+    "history": list,
+}
+NEWER_FIELDS = {"precision": str, "versions": str, "loss": str, "fingerprint": str}
+EPOCH_FIELDS = {"epoch": int, "steps": int, "seconds": float, "loss": float}
 
 
-def machine():
-    """Name what this trains on: the accelerators, or the number of CPU cores."""
+def machine() -> str:
+    """Name the machine: its accelerators, or its number of CPU cores."""
     if found := accelerators():
         return ", ".join(found)
     return f"{cpu_cores()} CPU cores"
 
 
-def versions():
-    """Name what this trains with: Keras, its backend, Python and the system."""
+def versions() -> str:
+    """Name the software: Keras, its backend, Python and the operating system."""
+    import keras
+
     backend = f"Keras {keras.__version__} on {keras.backend.backend()}"
     return f"{backend}, Python {platform.python_version()} on {sys.platform}"
 
 
-def new_record(config, flowers):
+def new_record(config, flowers) -> dict:
     """Return the record of a run that has not begun."""
-    return {
+    record = {
         "config": {**dataclasses.asdict(config), "widths": list(config.widths)},
         "data": flowers.description,
         "machine": machine(),
@@ -36,55 +48,99 @@ def new_record(config, flowers):
         "seconds": 0.0,
         "history": [],
     }
+    if fingerprint := getattr(flowers, "fingerprint", ""):
+        record["fingerprint"] = fingerprint
+    return record
 
 
-def loss_name(model):
-    """The Keras name of the loss that a model was compiled with, however it was given."""
+def loss_name(model) -> str:
+    """Return the Keras name of the loss that a model was compiled with, however it was given."""
+    import keras
+
     loss = keras.losses.get(model.loss)
     return getattr(loss, "name", None) or getattr(loss, "__name__", None) or str(loss)
 
 
-def steps_taken(model):
-    """How many training steps a compiled model has taken in all: its optimizer counts them."""
-    # int() alone does not take what a variable is under a distribution strategy.
+def steps_taken(model) -> int:
+    """Return how many training steps a compiled model has taken; its optimizer counts them."""
+    import keras
+
+    # int() alone does not accept a variable under a distribution strategy.
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
-def as_today(config):
-    """Return a recorded configuration with the fields that are newer than it, at their defaults."""
+def with_defaults(config: dict) -> dict:
+    """Fill fields missing from an older recorded configuration with their defaults."""
     fields = dataclasses.fields(Config)
     defaults = {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
     return {**defaults, **config}
 
 
-def read_record(record_path, new, steps_done):
-    """Read the record of a run to go on with.
+def load_record(path: Path | str) -> dict:
+    """Read a record and check that every field is there and has its type.
 
-    new: the record that a new run would have; config and data must be the same. steps_done: of the
-    checkpoint; epochs recorded after it are dropped. Raises ValueError where something differs.
+    Fields that older records lack may be missing. Raises FileNotFoundError where there is no file,
+    ValueError where it is damaged; both name the file and say what to do.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no record at {path}: name the folder of a run, or train anew")
     try:
-        old = json.loads(record_path.read_text())
-        trained_as, trained_on, history = as_today(old["config"]), old["data"], old["history"]
-        history = [entry for entry in history if entry["steps"] <= steps_done]
-        seconds = history[-1]["seconds"] if history else 0.0
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        _check(record)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{record_path} cannot be read ({error}), so how the model was trained is not known: "
-            "choose another folder (--output)"
+            f"{path} is damaged ({error}): correct it, or train anew in another folder"
         ) from error
+    return record
+
+
+def resume_record(folder: Path, old: dict, new: dict, steps: int) -> dict:
+    """Return the record to continue with: `old`, cut back to the checkpoint.
+
+    old: what `folder` holds. new: the record of a new run; configuration and data must agree.
+    steps: of the checkpoint; later epochs are dropped. Raises ValueError for what differs.
+    """
+    trained_as = with_defaults(old["config"])
     may_differ = set() if new["config"]["decay_learning_rate"] else {"epochs"}
     for field, value in new["config"].items():
         was = trained_as.get(field, value)
         if field not in may_differ and was != value:
             raise ValueError(
-                f"{record_path.parent} was trained with {field}={was}, not {value}: "
+                f"{folder} was trained with {field}={was}, not {value}: "
                 "use the same preset, or another folder (--output)"
             )
-    if trained_on != new["data"]:
+    advice = "use the same data, or another folder (--output)"
+    if old["data"] != new["data"]:
+        raise ValueError(f"{folder} was trained on {old['data']}, not on {new['data']}: {advice}")
+    prints = [record.get("fingerprint") for record in (old, new)]
+    if all(prints) and prints[0] != prints[1]:
         raise ValueError(
-            f"{record_path.parent} was trained on {trained_on}, not on {new['data']}: "
-            "use the same data, or another folder (--output)"
+            f"{folder} was trained on other pictures than these {new['data']} "
+            f"(fingerprint {prints[0]}, not {prints[1]}): {advice}"
         )
-    old.update(history=history, steps=steps_done, seconds=seconds, config=new["config"])
-    return old
+    history = [entry for entry in old["history"] if entry["steps"] <= steps]
+    seconds = history[-1]["seconds"] if history else 0.0
+    identity = {name: new[name] for name in ("config", "fingerprint") if name in new}
+    return {**old, **identity, "history": history, "steps": steps, "seconds": seconds}
+
+
+def _check(record):
+    _check_fields("the record", record, FIELDS, NEWER_FIELDS)
+    names = [field.name for field in dataclasses.fields(Config)]
+    config = with_defaults(record["config"])
+    if missing := [name for name in names if name not in config]:
+        raise ValueError(f"config has no {missing[0]}")
+    Config(**{name: config[name] for name in names})  # raises for a type or a range
+    for entry in record["history"]:
+        _check_fields("an entry of history", entry, EPOCH_FIELDS)
+
+
+def _check_fields(what, content, required, optional=None):
+    if not isinstance(content, dict):
+        raise ValueError(f"{what} is a {type(content).__name__}, not an object")
+    for name, kind in {**required, **(optional or {})}.items():
+        if name in content and not is_a(content[name], kind):
+            raise ValueError(f"{name} of {what} is {content[name]!r:.50}, not a {kind.__name__}")
+        if name in required and name not in content:
+            raise ValueError(f"{what} has no {name}")

@@ -11,7 +11,7 @@ from statistics import mean
 
 from diffusion.support.files import written_whole
 from diffusion.training.curves import Curve, Part, read_curve
-from diffusion.training.record import as_today
+from diffusion.training.record import with_defaults
 
 FILE = Path(__file__).with_name("reference_losses.json")
 STEPS = (100, 300, 1000, 3000, 10_000)
@@ -88,7 +88,7 @@ def differences(about, other):
     ignored = set(IRRELEVANT)
     if other["config"]["decay_learning_rate"]:
         ignored.remove("epochs")  # the last epochs are those of the lowest rate
-    own_config, other_config = as_today(about["config"]), as_today(other["config"])
+    own_config, other_config = with_defaults(about["config"]), with_defaults(other["config"])
     pairs = {
         field: (own_config.get(field, value), value)
         for field, value in other_config.items()

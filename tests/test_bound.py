@@ -135,7 +135,7 @@ def test_the_terms_add_up_to_the_kl_of_the_whole_chain_by_matrices(steps, varian
 
 
 @pytest.mark.parametrize("variance", VARIANCES)
-def test_a_step_term_is_the_kl_from_bayes_on_a_grid(variance):
+def test_posterior_and_step_term_agree_with_bayes_on_a_grid(variance):
     chain, step, seen = Chain(linear_betas(40)), 7, {}
 
     def denoise(noisy_images, noise_rates, signal_rates):

@@ -89,23 +89,6 @@ def test_the_posterior_is_that_of_gaussian_conditioning(chain):
         np.testing.assert_allclose(chain.posterior_variances[index], variance, rtol=1e-6)
 
 
-def test_the_posterior_agrees_with_bayes_on_a_grid():
-    chain, step, image, noisy = CHAINS["linear"], 25, 0.7, -0.4
-    grid = np.linspace(-8, 8, 200_001)
-
-    def gauss(x, mean, variance):
-        return np.exp(-((x - mean) ** 2) / (2 * variance))
-
-    before = chain.alpha_bars[step - 1]
-    density = gauss(grid, np.sqrt(before) * image, 1 - before)
-    density *= gauss(noisy, np.sqrt(1 - chain.betas[step]) * grid, chain.betas[step])
-    density /= density.sum()
-    mean = (grid * density).sum()
-    means, variances = chain.posterior(np.full((1, 1), image), np.full((1, 1), noisy), [step])
-    np.testing.assert_allclose(means, mean, rtol=1e-7)
-    np.testing.assert_allclose(variances, ((grid - mean) ** 2 * density).sum(), rtol=1e-7)
-
-
 def test_the_last_step_back_returns_the_image(chain):
     images, noisy = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 3))
     means, variances = chain.posterior(images, noisy, np.zeros(3, int))

@@ -29,7 +29,7 @@ def import_keras_quietly():
         os.dup2(said.fileno(), 2)
         try:
             import keras  # noqa: F401
-        except BaseException:
+        except Exception:  # Ctrl-C shows nothing
             said.seek(0)
             os.write(kept_stderr, said.read())
             raise

@@ -4,6 +4,7 @@ Everything here works before Keras is imported, so that a mistake is reported at
 """
 
 import argparse
+import functools
 import importlib.util
 import io
 import json
@@ -19,7 +20,7 @@ FIRST_BYTES = {".svg": (b"<?xml", b"<svg"), ".pdf": (b"%PDF",)}
 
 def number(kind=int, least=None, most=None, above=None, below=None):
     """Return an argparse type: a number of `kind` (int or float) within the given bounds."""
-    bounds = {"at least": least, "at most": most, "above": above, "below": below}
+    bounds = {"at least": least, "above": above, "at most": most, "below": below}
     bounds = {words: bound for words, bound in bounds.items() if bound is not None}
     holds = {"at least": ge, "at most": le, "above": gt, "below": lt}
     what = "a whole number" if kind is int else "a number"
@@ -108,7 +109,7 @@ def _check_place(path):
         _refuse(f"{path} belongs to the run in {path.parent}: choose another name")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
-        if path.exists():
+        if path.is_file():
             open(path, "ab").close()
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -162,7 +163,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_model(self, recorded=False):
-        """Take --model, to generate with; recorded: its record is needed, too."""
+        """Take --model, to generate with; recorded: with the record of its training."""
         self.add_argument(
             "--model",
             type=recorded_model if recorded else model,
@@ -174,28 +175,21 @@ class Parser(argparse.ArgumentParser):
         fail(f"{message}; {self.prog} --help lists the options")
 
 
-def model(text):
+def model(text, recorded=False):
     """An argparse type: the path of a saved model, or of a run's folder, that looks undamaged."""
-    from diffusion.support.keras_files import model_file, read_config
+    from diffusion.support.keras_files import model_file, read_config, record_file
+    from diffusion.training.record import load_record
 
     try:
         read_config(model_file(text))
+        if recorded:
+            load_record(record_file(text))
     except (ValueError, OSError) as error:
         _refuse(str(error))
     return Path(text)
 
 
-def recorded_model(text):
-    """An argparse type: as `model`, with the record of its training."""
-    from diffusion.support.keras_files import record_file
-    from diffusion.training.record import load_record
-
-    path = model(text)
-    try:
-        load_record(record_file(path))
-    except (ValueError, OSError) as error:
-        _refuse(str(error))
-    return path
+recorded_model = functools.partial(model, recorded=True)  # the record of its training is needed
 
 
 def _data_folder(text):
@@ -217,9 +211,9 @@ def run(main):
     except ModuleNotFoundError as error:
         fail(_advice_on_module(error.name))
     except MemoryError as error:
-        fail(f"out of memory ({error or 'no details'}): use smaller batches or images")
+        fail(f"out of memory ({str(error) or 'no details'}): use smaller batches or images")
     except (ValueError, OSError, RuntimeError) as error:
-        fail(" ".join(str(error).split()))
+        fail(str(error))
     except KeyboardInterrupt:
         print("\nstopped" if sys.stderr.isatty() else "stopped", file=sys.stderr)
         status = 130
@@ -232,16 +226,16 @@ def run(main):
 
 
 def _advice_on_module(name):
-    chosen = "KERAS_BACKEND" in os.environ
-    if name == "tensorflow" and not chosen and importlib.util.find_spec("jax"):
+    asked = "KERAS_BACKEND" in os.environ
+    if str(name).startswith("tensorflow") and not asked and importlib.util.find_spec("jax"):
         return "TensorFlow is not installed, but JAX is: set KERAS_BACKEND=jax"
     return f"no module {name!r}: run 'make help', and use .venv/bin/python"
 
 
 def _advice_on_tensorflow(error):
-    first_line = (error.message.splitlines() or [""])[0]
+    first_line = error.message.partition("\n")[0]
     if type(error).__name__ == "ResourceExhaustedError":
-        return f"out of memory or disk space: use smaller batches or images ({first_line})"
+        return f"out of memory or disk space ({first_line}): use smaller batches or images"
     return f"TensorFlow: {first_line}"
 
 
@@ -252,6 +246,7 @@ def load_keras():
 
 def fail(message):
     """Print one line on standard error and exit with status 2."""
+    message = " ".join(message.split())
     message = message if len(message) <= 600 else message[:600] + " ..."
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

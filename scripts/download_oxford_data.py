@@ -19,7 +19,7 @@ def parse_arguments(base_url):
     parser = command.Parser(
         description="Download the Oxford 102 flowers (about 350 MB) to "
         "DATA_DIR/oxford-102-flowers. No account is needed. To resume an interrupted download, "
-        "run the same command again.",
+        "run the same command again."
     )
     parser.add_argument(
         "--data-dir",

@@ -1,4 +1,4 @@
-"""Images in: find pictures, decode them once, hold some out, serve them in batches."""
+"""Find pictures, decode them once, hold some out, and serve the images in batches."""
 
 from diffusion.support.lazy import lazy_names
 

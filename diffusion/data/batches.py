@@ -100,8 +100,8 @@ class Batches(keras.utils.PyDataset):
         self._warn_if_reordered(index)
         index += self.start
         rows, mirrored = self._plan_of(self._epoch)
-        positions = range(index * self.batch_size, (index + 1) * self.batch_size)[self.share]
-        positions = slice(positions.start, positions.stop)
+        mine = range(index * self.batch_size, (index + 1) * self.batch_size)[self.share]
+        positions = slice(mine.start, mine.stop)
         batch = self.images[rows[positions]]  # a copy
         if self.flip:
             mirrored = mirrored[positions]

@@ -27,7 +27,7 @@ _BUILDING = ".building-"
 
 def cached(
     entry: Path, depends_on, shape: tuple[int, ...], fill: Callable[[np.ndarray], dict]
-) -> tuple[np.ndarray | None, dict]:
+) -> tuple[np.ndarray, dict]:
     """Open the array and the notes of an entry; build it with `fill` if it is not there.
 
     Args:
@@ -36,8 +36,8 @@ def cached(
         shape: of the array that `fill` receives; its first number is the most rows possible.
         fill: `fill(pixels) -> notes` writes into uint8 `pixels`; `notes["count"]` rows are kept.
 
-    Returns a read-only uint8 memmap and the notes; if the count is 0, None and the notes, and
-    nothing is kept on disk. Raises OSError if the folder cannot be written (before `fill` is
+    Returns a read-only uint8 memmap and the notes; if the count is 0, an empty array, and nothing
+    is kept on disk. Raises OSError if the folder cannot be written (before `fill` is
     called if the disk lacks the space), and whatever `fill` raises.
     """
     key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
@@ -55,7 +55,7 @@ def cached(
             pixels.flush()
             del pixels
             if notes["count"] == 0:
-                return None, notes
+                return np.empty((0, *shape[1:]), np.uint8), notes
             os.truncate(building / "images.uint8", notes["count"] * int(np.prod(shape[1:])))
             sealed = {**notes, "seal": _seal(notes, entry)}
             (building / "notes.json").write_text(json.dumps(sealed))

@@ -52,7 +52,7 @@ def find_pictures(folder: Path, skip=()) -> PictureSet:
     sets = find_sets(folder, skip, remarks)
     _, root, pictures = sets[0] if sets else (True, folder, [])
     others = [
-        f"{len(rest)} pictures elsewhere under {folder}" if plain else str(other)
+        f"the other {len(rest):,} under {folder}" if plain else str(other)
         for plain, other, rest in sets[1:]
     ]
     if others:
@@ -176,8 +176,9 @@ def _refused_splits(places):
     for _, root, _, split in places.values():
         if split:
             splits.setdefault(root, set()).add(split)
-    for parent, (_, root, _, _) in places.items():
-        mixed.update(p for p in (parent, *parent.parents) if p in splits and p != root)
+    for parent, (plain, root, _, _) in places.items():
+        above = (path for path in (parent, *parent.parents) if path in splits)
+        mixed.update(path for path in above if plain or path != root)
     if mixed or any(plain for plain, *_ in places.values()):
         mixed.update(root for root, names in splits.items() if len(names) == 1)
     return {root: names for root, names in splits.items() if root in mixed}

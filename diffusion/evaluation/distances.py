@@ -23,18 +23,17 @@ def kernel_distance(
     real, generated = _validated(real, generated, "KID")
     groups = min(groups, len(real), len(generated))
     rng = np.random.default_rng(0)  # images are sorted by species: a group must not be one of them
-    real, generated = (np.array_split(rng.permutation(rows), groups) for rows in (real, generated))
-    within_real, within_generated = _kernel_sums(real, real), _kernel_sums(generated, generated)
-    between = _kernel_sums(real, generated)
+    a, b = (np.array_split(rng.permutation(rows), groups) for rows in (real, generated))
+    within_a, within_b, between = _kernel_sums(a, a), _kernel_sums(b, b), _kernel_sums(a, b)
 
     def estimate(parts):
-        count, other = (sum(len(rows[part]) for part in parts) for rows in (real, generated))
+        count, other = (sum(len(rows[part]) for part in parts) for rows in (a, b))
         if min(count, other) < 2:
             return np.nan
         pairs = np.ix_(parts, parts)
         return (
-            within_real[pairs].sum() / (count * (count - 1))
-            + within_generated[pairs].sum() / (other * (other - 1))
+            within_a[pairs].sum() / (count * (count - 1))
+            + within_b[pairs].sum() / (other * (other - 1))
             - 2 * between[pairs].sum() / (count * other)
         )
 

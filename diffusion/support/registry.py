@@ -16,7 +16,7 @@ def names_in(module: str, registry: str) -> tuple[str, ...]:
     `diffusion.<module>` assigns no dictionary or tuple of plain strings to that name.
     """
     value = _assigned(_parse(module), registry)
-    items = value.keys if isinstance(value, ast.Dict) else getattr(value, "elts", None)
+    items: list = value.keys if isinstance(value, ast.Dict) else getattr(value, "elts", [])
     if not items:
         raise LookupError(f"diffusion.{module} has no dictionary or tuple {registry}")
     return tuple(ast.literal_eval(item) for item in items)

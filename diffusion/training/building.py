@@ -12,12 +12,12 @@ from diffusion.support import normalization  # noqa: F401 (as `ddpm`)
 from diffusion.support.backend import compile_with_xla
 from diffusion.support.keras_files import load_keras_file, model_file
 from diffusion.support.precision import choose_precision
-from diffusion.training.config import LOSSES
+from diffusion.training.config import LOSSES, Config
 from diffusion.unet import build_unet
 
 
-def build(config, total_steps: int, image_size: int | None = None) -> DiffusionModel:
-    """Build and compile the model that `config`, a `Config`, describes. Listing 8-10.
+def build(config: Config, total_steps: int, image_size: int | None = None) -> DiffusionModel:
+    """Build and compile the model that `config` describes. Listing 8-10.
 
     total_steps: of the whole training, which a decaying learning rate depends on.
     image_size: default `config.image_size`.
@@ -70,7 +70,7 @@ def load_model(path: Path | str) -> DiffusionModel:
     return model
 
 
-def resized(model: DiffusionModel, config, image_size: int) -> DiffusionModel:
+def resized(model: DiffusionModel, config: Config, image_size: int) -> DiffusionModel:
     """Return the model at another resolution, with its weights, optimizer and random state.
 
     The network is convolutional, so no weight depends on the resolution.

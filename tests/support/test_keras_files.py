@@ -103,7 +103,7 @@ def test_a_class_of_an_encoder_or_of_a_cell_is_named_too(tmp_path):
 
     network = keras.Sequential([keras.Input((2,)), Mine()])
     network.save(tmp_path / "mine.keras")
-    with pytest.raises(ValueError, match="needs.*Mine"):
+    with pytest.raises(ValueError, match=r"needs.*Mine"):
         load_encoder(tmp_path / "mine.keras")
 
 

@@ -1,17 +1,15 @@
-"""Small things that the command lines share: tables, ranges, names read without Keras."""
+"""Tables, and names that are read without importing Keras."""
 
-import argparse
+import importlib
+import inspect
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
-from diffusion.support.registry import names_in
+from diffusion.samplers import SAMPLERS
+from diffusion.support.registry import names_in, takes
 from diffusion.support.tables import lay_out
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import command
 
 
 def test_a_table_is_aligned_as_text_and_as_markdown():
@@ -31,23 +29,27 @@ def test_names_are_read_without_importing_keras():
 
 @pytest.mark.parametrize(
     ("module", "registry"),
-    [("samplers", "SAMPLERS"), ("objectives", "OBJECTIVES"), ("objectives", "WEIGHTINGS")],
+    [
+        ("samplers", "SAMPLERS"),
+        ("flow", "SPACINGS"),
+        ("objectives", "OBJECTIVES"),
+        ("objectives", "WEIGHTINGS"),
+        ("evaluation.encoder", "ENCODERS"),
+    ],
 )
 def test_the_names_read_are_those_of_the_registry(module, registry):
-    imported = __import__(f"diffusion.{module}", fromlist=[registry])
+    imported = importlib.import_module(f"diffusion.{module}")
     assert names_in(module, registry) == tuple(getattr(imported, registry))
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", ""])
-def test_a_number_out_of_range_is_named(text):
-    with pytest.raises(argparse.ArgumentTypeError, match=r"at least 1.*got"):
-        command.number(least=1)(text)
+@pytest.mark.parametrize("registry", ["NONE", "np", "SAMPLING"])
+def test_a_registry_that_does_not_exist_is_refused(registry):
+    with pytest.raises(LookupError, match=registry):
+        names_in("samplers", registry)
 
 
-def test_numbers_within_their_range_pass():
-    assert command.number(least=1, most=3)("3") == 3
-    assert command.number(float, above=0, most=1)("0.5") == 0.5
-    with pytest.raises(argparse.ArgumentTypeError, match="above 0"):
-        command.number(float, above=0)("nan")
-    with pytest.raises(argparse.ArgumentTypeError):
-        command.SEED(str(2**32))
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_sampler_takes_the_arguments_in_its_signature(sampler):
+    parameters = inspect.signature(SAMPLERS[sampler]).parameters
+    for argument in ("eta", "spacing", "order", "steps"):
+        assert takes("samplers", "SAMPLERS", sampler, argument) == (argument in parameters)

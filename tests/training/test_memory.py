@@ -1,8 +1,8 @@
-"""A memory budget: data sets larger than memory work through the memory-mapped cache.
+"""Data sets larger than memory work through the memory-mapped cache.
 
-Each test caps a process of its own (RLIMIT_DATA: what it allocates and maps privately; a mapped
-file does not count, for its pages can be dropped) a little above what it uses, and gives it more
-pictures than fit below that. That they do not fit is checked in the same process.
+Each test caps a process of its own a little above what it uses, and gives it more images than fit
+below the cap, which is checked in the same process. The cap is RLIMIT_DATA: memory allocated and
+mapped privately; a mapped file does not count, as its pages can be dropped.
 """
 
 import subprocess
@@ -12,9 +12,12 @@ import textwrap
 import pytest
 from conftest import ROOT
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="RLIMIT_DATA counts what is mapped on Linux only"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="RLIMIT_DATA counts mapped memory on Linux only"
+    ),
+]
 
 CAP = """
 import re, resource, sys
@@ -38,7 +41,7 @@ folder = Path(sys.argv[1])
 
 DECODE = """
 from PIL import Image
-from diffusion.data.flowers import load_flowers
+from diffusion.data import load_flowers
 
 cap(100)
 flowers = load_flowers(folder / "jpg", 256, cache_dir=folder / "cache", progress=False)
@@ -54,10 +57,10 @@ must_not_fit(lambda: np.array(some.images))
 TRAIN = """
 from diffusion.data import painting
 from diffusion.training.config import get_preset
-from diffusion.data.flowers import load_flowers
-from diffusion.training.loop import build, halve, train
+from diffusion.data import halve, load_flowers
+from diffusion.training.loop import build, train
 
-def paint(count, image_size, seed, progress, out):  # a few; the others stay black
+def paint(count, image_size, seed, progress, out):  # a few of them; the others stay black
     out[:1000] = np.random.default_rng(seed).integers(0, 256, out[:1000].shape, "uint8")
     return out, np.zeros(count, int)
 
@@ -76,7 +79,7 @@ def last_half_size_step_and_first_full_size_step(count):
     assert run.model.image_size == 64 and len(run.losses) == 2, run.record
     return flowers.images
 
-last_half_size_step_and_first_full_size_step(16)  # what any training takes is no part of it
+last_half_size_step_and_first_full_size_step(16)  # so that the cap leaves this out
 cap(280)
 images = last_half_size_step_and_first_full_size_step(100_000)
 assert images.nbytes == 100_000 * 64 * 64 * 3
@@ -101,7 +104,7 @@ def run(program, folder):
     assert finished.returncode == 0, finished.stderr[-2000:]
 
 
-def test_pictures_beyond_the_memory_are_decoded_and_chosen_from(tmp_path):
+def test_images_beyond_the_memory_are_decoded_and_selected(tmp_path):
     from PIL import Image
 
     picture = tmp_path / "picture.bmp"
@@ -113,5 +116,5 @@ def test_pictures_beyond_the_memory_are_decoded_and_chosen_from(tmp_path):
     run(DECODE, tmp_path)
 
 
-def test_pictures_beyond_the_memory_are_trained_on_at_half_and_at_full_size(tmp_path):
+def test_images_beyond_the_memory_are_trained_on_at_half_and_at_full_size(tmp_path):
     run(TRAIN, tmp_path)

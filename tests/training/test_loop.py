@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(tiny, painted,
         train(tiny, painted, tmp_path / "file" / "run", verbose=0)
 
 
-@pytest.mark.parametrize("option", [{"sample_every": -1}, {"max_steps": -1}, {"max_steps": 2.5}])
+@pytest.mark.parametrize("option", [{"sample_every": -1}, {"max_steps": 0}, {"max_steps": 2.5}])
 def test_numbers_out_of_range_are_refused(option, tiny, painted, tmp_path):
     with pytest.raises(ValueError, match=next(iter(option))):
         train(tiny, painted, tmp_path, **option)

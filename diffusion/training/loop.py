@@ -108,7 +108,8 @@ def train(
     """
     folder = Path(folder) if folder is not None else default_folder(config, flowers)
     total_steps = config.epochs * _steps_per_epoch(config, flowers)
-    end = min(total_steps, whole_number("max_steps", max_steps or total_steps, least=1))
+    most = total_steps if max_steps is None else whole_number("max_steps", max_steps, least=1)
+    end = min(total_steps, most)
     whole_number("sample_every", sample_every, least=0)
     record = new_record(config, flowers)
     distribution.share(config.batch_size)  # raises ValueError if it cannot be shared

@@ -102,5 +102,5 @@ def test_the_command_lines_work_without_tensorflow_and_in_bfloat16(tmp_path):
         *(tmp_path, "scripts/generate.py", "--model", trained, "--num-images", "2"),
         *("--steps", "2", "--output", picture),
     )
-    assert "2 pictures" in said and picture.stat().st_size > 1000
+    assert "2 images" in said and picture.stat().st_size > 1000
     assert run(tmp_path, "-c", BFLOAT16, tmp_path, trained) == "agreed\n"

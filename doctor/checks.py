@@ -223,9 +223,16 @@ def probe_keras(patience: float = 120) -> tuple:
 
 def run(command: list, patience: float) -> subprocess.CompletedProcess:
     """Run a command for at most `patience` seconds; a timeout is exit status 124."""
-    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": patience}
     try:
-        return subprocess.run(command, encoding="utf-8", errors="replace", check=False, **options)
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=patience,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 124, "", f"no answer within {patience:g} s")
     except OSError as error:

@@ -9,8 +9,9 @@ the text holds: the offset cosine schedule, and the average starting from the ne
 The loss is the exception. Listing 8-10 passes `losses.mean_absolute_error`, a function that
 averages over colours alone and returns one number per pixel; `tape.gradient` of these is the
 gradient of their *sum*, B * S * S times that of the mean (262,144 times in the book). Adam divides
-the factor out, except for its epsilon. The library takes the mean, and so does the reference
-unless it is made with `reduction="sum"`.
+the factor out, except for its epsilon: the first updates differ by about 4%, and after 300 steps
+the losses by 0.001 or 0.002, in either direction (`benchmarks/loss_reduction.py`). The library
+takes the mean, and so does the reference unless it is made with `reduction="sum"`.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What every notebook shares and no model needs: showing, saving, sliding, looking inside."""
+"""Helpers for the notebooks: display images, save figures, show sources, seeds and sliders."""
 
 import inspect
 import io
@@ -6,40 +6,42 @@ import os
 import platform
 import tempfile
 import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent
-# Okabe and Ito's palette, made for all kinds of colour vision.
+# The palette of Okabe and Ito, for all kinds of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def import_keras_quietly():
+def import_keras_quietly() -> None:
     """Import Keras without TensorFlow's start-up lines, which no setting silences.
 
-    They go to the process's standard error from C++, before TensorFlow reads its settings. What
-    matters in them, whether a GPU was found, `scripts/check_environment.py` reports. If the import
-    fails, everything is shown. Called when this module is imported.
+    C++ code writes them to standard error before TensorFlow reads its settings.
+    `scripts/check_environment.py` reports what matters in them, whether a GPU was found. If the
+    import fails, everything is shown. Called when this module is imported.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     kept_stderr = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             import keras  # noqa: F401
         except Exception:  # Ctrl-C shows nothing
-            said.seek(0)
-            os.write(kept_stderr, said.read())
+            captured.seek(0)
+            os.write(kept_stderr, captured.read())
             raise
         finally:
             os.dup2(kept_stderr, 2)
             os.close(kept_stderr)
 
 
-def set_style():
-    """Give all figures one look. Called when this module is imported."""
+def set_style() -> None:
+    """Set the style of all figures. Called when this module is imported."""
     plt.rcParams.update(
         {
             "axes.prop_cycle": plt.cycler(color=COLOURS),
@@ -63,38 +65,38 @@ import_keras_quietly()
 set_style()
 
 
-def preset_name():
-    """The preset the notebooks use: the environment's PRESET, else "quick"."""
+def preset_name() -> str:
+    """Return the notebooks' preset: the environment's PRESET, else "quick"."""
     return os.environ.get("PRESET") or "quick"
 
 
-def data_dir():
-    """Where the flowers are: the environment's DATA_DIR, else None (look under `data/`).
+def data_dir() -> Path | str | None:
+    """Return the flowers' folder: the environment's DATA_DIR, else None (look under `data/`).
 
-    A relative path counts from the project's folder, not from the notebook's.
+    A relative path starts at the project's folder, not at the notebook's.
     """
     folder = os.environ.get("DATA_DIR")
     return (ROOT / folder if folder != "painted" else folder) if folder else None
 
 
-def model_path():
-    """Which trained model to draw with: the environment's MODEL, else None (the one that ships).
+def model_path() -> Path | None:
+    """Return the trained model to load: the environment's MODEL, else None (the one that ships).
 
-    A relative path counts from the project's folder, not from the notebook's.
+    A relative path starts at the project's folder, not at the notebook's.
     """
     path = os.environ.get("MODEL")
     return ROOT / path if path else None
 
 
-def set_seed(seed=0):
-    """Seed Python, NumPy and Keras, so that a notebook shows the same thing twice."""
+def set_seed(seed: int = 0) -> None:
+    """Seed Python, NumPy and Keras, so that a notebook gives the same results every time."""
     import keras
 
     keras.utils.set_random_seed(seed)
 
 
-def device_report():
-    """Print what this runs on: Python, Keras and its backend, and the devices that they see."""
+def device_report() -> None:
+    """Print the versions of Python and Keras, the backend and the devices it finds."""
     import keras
 
     devices = ", ".join(keras.distribution.list_devices())
@@ -104,16 +106,23 @@ def device_report():
     )
 
 
-def sample_batch(dataset):
-    """Return the first batch of a data set as a NumPy array (B, S, S, 3)."""
+def sample_batch(dataset) -> np.ndarray:
+    """Return the first batch of a data set as an array (B, S, S, 3)."""
     return np.asarray(next(iter(dataset)))
 
 
-def display(images, n=10, titles=None, rows=1, size=1.5, caption=None):
+def display(
+    images,
+    n: int = 10,
+    titles: Sequence[str] | None = None,
+    rows: int = 1,
+    size: float = 1.5,
+    caption: str | None = None,
+) -> Figure:
     """Show the first `n` of `images` (N, S, S, 3) in `rows` rows; return the figure.
 
-    images: uint8, or float in [0, 1]; what lies outside is clipped. titles: one for each picture.
-    size: of a picture, in inches. caption: a line under all of them.
+    images: uint8, or float in [0, 1]; values outside are clipped. titles: one for each image.
+    size: of each image, in inches. caption: a line below all of them.
     """
     images = np.asarray(images)[:n]
     if images.dtype != np.uint8:
@@ -132,12 +141,12 @@ def display(images, n=10, titles=None, rows=1, size=1.5, caption=None):
     return figure
 
 
-def add_caption(figure, caption):
-    """Write a line under a figure: what it was made from."""
+def add_caption(figure: Figure, caption: str) -> None:
+    """Write a line under a figure that says how it was made."""
     figure.supxlabel(caption, fontsize=8, color="0.35")
 
 
-def save_figure(figure, name, caption=None):
+def save_figure(figure: Figure, name: str, caption: str | None = None) -> Path:
     """Save a figure as `<figures folder>/<name>.png`, whole or not at all; return the path.
 
     The folder is the environment's FIGURES_DIR, else `build/figures`.
@@ -152,8 +161,8 @@ def save_figure(figure, name, caption=None):
     return path
 
 
-def show_source(thing):
-    """Show the source of a function, class or method, highlighted: what is shown is what runs."""
+def show_source(thing) -> None:
+    """Show the source of a function, class or method, highlighted: the very code that runs."""
     from IPython.display import Markdown
     from IPython.display import display as show
 
@@ -163,25 +172,23 @@ def show_source(thing):
     show(Markdown(f"`{where}`\n```python\n{source}\n```"))
 
 
-def slider(pictures, labels, name="step", size=256):
-    """Slide through pictures (N, S, S, 3): a static strip for everybody, a slider with a kernel.
+def slider(images, labels: Iterable, name: str = "step", size: int = 256) -> None:
+    """Show a static strip of at most ten of `images` (N, S, S, 3), and a slider through all.
 
-    labels: what the slider says at each picture. name: what is slid. size: of the live picture,
-    in pixels. On a web page, where no kernel runs, the strip of at most ten is all there is.
+    labels: one for each image. name: what changes from image to image. size: of the slider's image,
+    in pixels. The slider needs a running kernel; a web page shows only the strip.
     """
     import ipywidgets
     from IPython.display import display as show
 
     labels = [str(label) for label in labels]
-    chosen = np.unique(
-        np.linspace(0, len(pictures) - 1, min(10, len(pictures))).round().astype(int)
-    )
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(10, len(images))).round().astype(int))
     strip = display(
-        np.asarray(pictures)[chosen], titles=[f"{name} {labels[index]}" for index in chosen]
+        np.asarray(images)[chosen], titles=[f"{name} {labels[index]}" for index in chosen]
     )
     show(strip)
     plt.close(strip)
-    frames = [_as_png(picture, size) for picture in pictures]
+    frames = [_as_png(image, size) for image in images]
     picture = ipywidgets.Image(value=frames[0], width=size, height=size)
     handle = ipywidgets.SelectionSlider(
         options=[(label, index) for index, label in enumerate(labels)], description=name
@@ -190,11 +197,11 @@ def slider(pictures, labels, name="step", size=256):
     show(ipywidgets.VBox([handle, picture]))
 
 
-def _as_png(picture, size):
+def _as_png(image, size):
     from PIL import Image
 
-    if picture.dtype != np.uint8:
-        picture = np.round(np.clip(picture, 0, 1) * 255).astype("uint8")
+    if image.dtype != np.uint8:
+        image = np.round(np.clip(image, 0, 1) * 255).astype("uint8")
     buffer = io.BytesIO()
-    Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST).save(buffer, "PNG")
+    Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,23 +1,25 @@
-"""The chapter taken literally, as the benchmark runs it: tests/reference.py in its best light.
+"""The chapter taken literally (tests/reference.py), as the benchmark runs it: in its best light.
 
-Its training step is compiled whole, its noise and times drawn in it, and its batch already lies
-in memory as float32. Sampling is the chapter's loop. The input pipeline is listing 8-2's.
+The whole training step is compiled, noise and times are drawn inside it, and the batch already lies
+in memory as float32. Sampling is the chapter's loop, the input pipeline listing 8-2's.
 """
 
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.measures import timed
+
 ROOT = Path(__file__).resolve().parents[1]
-from benchmarks.measures import timed  # noqa: E402
 
 
-def load_reference():
-    """Import tests/reference.py by its path."""
+def load_reference() -> ModuleType:
+    """Import tests/reference.py from its path."""
     spec = importlib.util.spec_from_file_location("reference", ROOT / "tests" / "reference.py")
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
@@ -25,7 +27,7 @@ def load_reference():
 
 
 class Chapter:
-    """The reference's cases, each as `measures.Ours` has them."""
+    """The reference's cases; `measures.Ours` has the library's."""
 
     def __init__(self, config):
         self.config, self.reference = config, load_reference()
@@ -39,7 +41,7 @@ class Chapter:
         return reference.Reference(network, mean, variance)
 
     def training(self, jit_compile):
-        """Case: steps of the chapter's `train_step`. jit_compile: by XLA."""
+        """Case: steps of the chapter's `train_step`, compiled with XLA if `jit_compile`."""
         model, size = self.new_model(), self.config.image_size
         model.optimizer.build(model.network.trainable_weights)
         images = tf.random.uniform((self.config.batch_size, size, size, 3))
@@ -58,7 +60,7 @@ class Chapter:
         return timed(work)
 
     def sampling(self, num_images, steps):
-        """Case: draw `num_images` in `steps` steps of the chapter's eager loop."""
+        """Case: generate `num_images` in `steps` steps of the chapter's eager loop."""
         model, size = self.new_model(), self.config.image_size
 
         def work(count):
@@ -69,9 +71,9 @@ class Chapter:
         return timed(work)
 
     def batches(self, folder):
-        """Listing 8-2's data set over the pictures in `folder`, and how many it serves."""
+        """Return listing 8-2's data set over the pictures in `folder`, and its number of images."""
         config = self.config
-        pictures = keras.utils.image_dataset_from_directory(
+        images = keras.utils.image_dataset_from_directory(
             folder,
             labels=None,
             image_size=(config.image_size, config.image_size),
@@ -82,7 +84,7 @@ class Chapter:
             verbose=False,
         )
         batches = (
-            pictures.map(lambda image: tf.cast(image, "float32") / 255.0)
+            images.map(lambda image: tf.cast(image, "float32") / 255.0)
             .repeat(config.repeats)
             .batch(config.batch_size, drop_remainder=True)
         )
@@ -90,7 +92,7 @@ class Chapter:
         return batches, count // config.batch_size * config.batch_size
 
     def pipeline(self, folder):
-        """An epoch of `batches` as a case, and how many pictures that serves."""
+        """Return an epoch of `batches` as a case, and its number of images."""
         batches, count = self.batches(folder)
 
         def work(epochs):
@@ -101,7 +103,7 @@ class Chapter:
         return timed(work), count
 
 
-if __name__ == "__main__":  # a process of its own, whose memory the benchmark measures
+if __name__ == "__main__":  # the process whose memory the benchmark measures
     from diffusion.training.config import get_preset
 
     Chapter(get_preset(sys.argv[1])).training(jit_compile=False)(int(sys.argv[2]))

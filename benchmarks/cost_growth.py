@@ -1,53 +1,70 @@
-"""How the cost of training and sampling grows: time and memory against one number at a time."""
+"""Measure how the cost of training and sampling grows, varying one number at a time."""
 
+import argparse
 import json
-from pathlib import Path
 
-from benchmarks.benchmark import check_measuring
+from benchmarks.options import add_options
 from scripts import command
 
 SWEEPS = ("batch", "size", "width", "steps", "drawn")
+# What a point of each kind of work must say beside "work" and "changes".
+POINT_NUMBERS = {
+    "nothing": (),
+    "training": ("rounds", "seconds"),
+    "sampling": ("rounds", "seconds", "drawn", "steps"),
+}
 
 
 def parse_arguments():
     parser = command.Parser(
-        description="Measure how time and memory of the book network grow with batch size, image "
-        "size and width in training, with steps and number of pictures in sampling. Each point "
-        "is a process of its own, whose peak memory is taken: on two CPU cores all of them take "
-        "some fifteen minutes. Let nothing else run meanwhile.",
+        prog="python -m benchmarks.cost_growth",
+        description="Measure how the time and memory of the book network grow with batch size, "
+        "image size and width in training, and with the steps and the number of images in "
+        "sampling. Each point is a process of its own, whose peak memory is taken: all of them "
+        "take some fifteen minutes on two CPU cores. Let nothing else run meanwhile.",
     )
-    add = parser.add_argument
-    add("--rounds", type=int, default=3, help="measurements of a point (default: %(default)s)")
-    add(
-        "--only",
-        nargs="+",
-        choices=SWEEPS,
-        metavar="WHAT",
-        default=SWEEPS,
-        help=f"vary these alone, of {', '.join(SWEEPS)}",
+    add_options(parser, SWEEPS, "SWEEP")
+    parser.add_argument(
+        "--point",
+        type=point,
+        metavar="JSON",
+        help="measure this one point in this process and print the result: how each point's own "
+        "process is started",
     )
-    add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    add("--plot", type=Path, metavar="FILE", help="draw them, as .png, .svg or .pdf")
-    add("--markdown", action="store_true", help="print the table as Markdown")
-    add("--quick", action="store_true", help="a tiny network, few points: to see that it works")
-    add("--point", help="measure this one, here, and print it: what a point's process is told")
     return parser.parse_args()
+
+
+def point(text: str) -> dict:
+    """Parse a point as `growth.measure` takes it; refuse what it could not measure."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    numbers = POINT_NUMBERS.get(value.get("work")) if isinstance(value, dict) else None
+    if numbers is None:
+        works = ", ".join(POINT_NUMBERS)
+        raise argparse.ArgumentTypeError(f'{text} is no JSON object with a "work" of {works}')
+    changes = value.get("changes")
+    if not isinstance(changes, dict) or not isinstance(changes.get("preset"), str):
+        raise argparse.ArgumentTypeError(f'{text} has no "changes" with a "preset"')
+    for name in numbers:
+        if not isinstance(value.get(name), int | float) or value[name] <= 0:
+            raise argparse.ArgumentTypeError(f'{text} needs a number above 0 as "{name}"')
+    return value
 
 
 def main():
     arguments = parse_arguments()
-    check_measuring(arguments)
     command.load_keras()
     from benchmarks import growth
 
     if arguments.point:
-        print(json.dumps(growth.measure(json.loads(arguments.point))))
+        print(json.dumps(growth.measure(arguments.point)))
         return 0
     from diffusion.support.files import write_json
 
-    report = growth.measure_all(
-        arguments.only, arguments.rounds, arguments.quick, [Path(__file__), "--point"]
-    )
+    start_point = ["-m", "benchmarks.cost_growth", "--point"]
+    report = growth.measure_all(arguments.only, arguments.rounds, arguments.quick, start_point)
     print(growth.as_text(report, arguments.markdown))
     if arguments.json:
         write_json(arguments.json, report)

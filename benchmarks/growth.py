@@ -1,26 +1,30 @@
-"""Points of the cost of training and sampling, each measured in a process, and drawn together.
+"""Measure points of the cost of training and sampling, each in a process; tabulate and plot them.
 
 A point is a dictionary: "work" ("training", "sampling", or "nothing", which only builds the
-model), "changes" to the preset, and for sampling "drawn" (pictures at once) and "steps".
+model), "changes" to the preset, for sampling "drawn" (images at once) and "steps", and "rounds"
+and "seconds" as in `measures.alternate`.
 """
 
 import dataclasses
 import json
 import statistics
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import utils
 
 from benchmarks import machine, measures
-from benchmarks.tables import laid_out, machine_line, number
+from benchmarks.tables import machine_line, number
 from diffusion.support.files import written_whole
+from diffusion.support.tables import lay_out
 
 BOOK_WIDTHS = (32, 64, 96, 128)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """One number varied, all others as in the preset: its values, and the axis's label."""
+    """One number varied while all others are the preset's: its values and the axis's label."""
 
     work: str
     label: str
@@ -29,15 +33,15 @@ class Sweep:
 
 
 SWEEPS = {
-    "batch": Sweep("training", "batch size (pictures)", (8, 16, 32, 64, 128, 256), (4, 8)),
+    "batch": Sweep("training", "batch size (images)", (8, 16, 32, 64, 128, 256), (4, 8)),
     "size": Sweep("training", "image size (pixels)", (16, 32, 64, 96, 128), (8, 16)),
     "width": Sweep("training", "width (book = 1)", (0.5, 1, 2), (0.5, 1)),
-    "steps": Sweep("sampling", "DDIM steps (10 pictures)", (1, 2, 5, 10, 20, 50), (1, 2)),
-    "drawn": Sweep("sampling", "pictures at once (5 steps)", (1, 4, 16, 64, 256), (1, 4)),
+    "steps": Sweep("sampling", "DDIM steps (10 images)", (1, 2, 5, 10, 20, 50), (1, 2)),
+    "drawn": Sweep("sampling", "images at once (5 steps)", (1, 4, 16, 64, 256), (1, 4)),
 }
 
 
-def point_of(name, value, quick=False):
+def point_of(name: str, value: float, quick: bool = False) -> dict:
     """Return the point of a sweep at one of its values."""
     changes = {"preset": "tiny" if quick else "book"}
     if name in ("batch", "size"):
@@ -51,11 +55,11 @@ def point_of(name, value, quick=False):
     return point
 
 
-def measure(point):
-    """Measure one point in this process: median, least and most seconds a unit of its work.
+def measure(point: dict) -> dict:
+    """Measure one point in this process: median, least and most seconds per unit of its work.
 
-    A unit is a training step, or a call that draws the pictures. On an accelerator the peak of
-    its memory is added.
+    A unit is a training step, or a call that generates the images. On an accelerator its peak
+    memory is added.
     """
     changes = dict(point["changes"])
     config = measures.get_preset(changes.pop("preset"), precision="auto", **changes)
@@ -71,10 +75,10 @@ def measure(point):
     return result | {"device_bytes": machine.device_memory()}
 
 
-def measure_all(names, rounds, quick, command):
-    """Measure the sweeps of those names; return the report.
+def measure_all(names: Iterable, rounds: int, quick: bool, command: list) -> dict:
+    """Measure the sweeps of the given names; return the report.
 
-    command: what a Python process is started with, the point as JSON after it.
+    command: arguments of Python that measure a point, given as JSON after them.
     """
     known = {}
 
@@ -99,9 +103,9 @@ def measure_all(names, rounds, quick, command):
     return report
 
 
-def as_text(report, markdown=False):
-    """Lay the report out as one table, and lines on the machine and the run."""
-    head = ("work", "varied", "value", "pictures/s", "s a step or call (least to most)", "peak GB")
+def as_text(report: dict, markdown: bool = False) -> str:
+    """Lay the report out as one table, followed by lines on the machine and the run."""
+    head = ("work", "varied", "value", "images/s", "s a step or call (least to most)", "peak GB")
     cells = [head]
     for name, points in report["sweeps"].items():
         for point in points:
@@ -119,7 +123,7 @@ def as_text(report, markdown=False):
     nothing = report["nothing"] / 1e9
     return "\n".join(
         [
-            *laid_out(cells, markdown),
+            *lay_out(cells, markdown),
             "",
             machine_line(report["machine"]),
             f"Preset {report['preset']}; medians, rounds: {report['rounds']}. A process that "
@@ -128,8 +132,8 @@ def as_text(report, markdown=False):
     )
 
 
-def plot(report, path):
-    """Draw small multiples, time above memory, and write the figure whole to `path`."""
+def plot(report: dict, path: Path) -> None:
+    """Plot small multiples, time above memory, and write the figure to `path`."""
     import matplotlib.pyplot as plt
 
     sweeps = report["sweeps"]
@@ -140,7 +144,7 @@ def plot(report, path):
         draw_sweep(column, name, points, report["nothing"] / 1e9)
     where = "GPU memory" if report["machine"]["accelerators"] else "memory"
     share_axis(axes[1], f"peak {where} (GB)")
-    for work, unit in (("training", "pictures a second"), ("sampling", "seconds a call")):
+    for work, unit in (("training", "images per second"), ("sampling", "seconds per call")):
         pairs = zip(axes[0], sweeps, strict=True)
         same = [axis for axis, name in pairs if SWEEPS[name].work == work]
         share_axis(same, unit)
@@ -152,7 +156,7 @@ def plot(report, path):
 
 
 def share_axis(axes, label):
-    """Give axes beside each other one range, written at the first of them."""
+    """Give neighbouring axes one range, labelled on the first of them."""
     limits = [limit for axis in axes for limit in axis.get_ylim()]
     for axis in axes:
         axis.set_ylim(min(limits), max(limits))
@@ -162,7 +166,7 @@ def share_axis(axes, label):
 
 
 def draw_sweep(column, name, points, nothing):
-    """Draw a sweep into its two axes; dotted, in GB, what a process holds that does nothing."""
+    """Plot a sweep on its two axes; the dotted line, in GB, is a process that does nothing."""
     import matplotlib.ticker as ticker
 
     above, below = column
@@ -179,7 +183,7 @@ def draw_sweep(column, name, points, nothing):
     below.set_xscale("log", base=2)
     below.set_xticks(values, [f"{value:g}" for value in values])
     below.xaxis.set_minor_locator(ticker.NullLocator())
-    for axis in column:  # what grows in proportion has the same slope everywhere
+    for axis in column:  # proportional growth has the same slope everywhere
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")

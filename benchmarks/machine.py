@@ -1,6 +1,7 @@
-"""What a benchmark asks of the machine: its name, and how much memory a process took."""
+"""Describe the machine and measure how much memory a process takes."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from diffusion.support.precision import (
     cpu_info,
 )
 
-# A small process starts the one to be measured: the system counts a child's memory from its
-# parent's size on, and the benchmark itself is large.
+ROOT = Path(__file__).resolve().parents[1]
+# A small process starts the one to be measured: the system counts a child's peak from its parent's
+# size upwards, and the benchmark itself is large.
 _LAUNCHER = """
 import json, resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -27,26 +29,30 @@ print(json.dumps([done.returncode, peak, done.stdout, done.stderr]))
 """
 
 
-def peak_memory(*arguments):
+def peak_memory(*arguments) -> tuple[int, str]:
     """Run Python with `arguments`; return its peak resident memory in bytes, and what it printed.
 
-    Raises RuntimeError with its last line if it fails.
+    The process can import the project's packages, as for `-m`. Raises RuntimeError with its last
+    line if it fails.
     """
+    search = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     launched = subprocess.run(
         [sys.executable, "-c", _LAUNCHER, sys.executable, *map(str, arguments)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
     )
-    status, peak, output, complaint = json.loads(launched.stdout)
+    status, peak, output, errors = json.loads(launched.stdout)
     if status != 0:
-        last = (complaint.strip().splitlines() or ["it said nothing"])[-1]
-        raise RuntimeError(f"{Path(str(arguments[0])).name} ended with status {status}: {last}")
+        last = (errors.strip().splitlines() or ["no message"])[-1]
+        name = Path(str(arguments[arguments[0] == "-m"])).name
+        raise RuntimeError(f"{name} ended with status {status}: {last}")
     return peak, output
 
 
-def device_memory():
-    """Return the most bytes that this process has held on its first accelerator; None without."""
+def device_memory() -> int | None:
+    """Return this process's peak memory on its first accelerator in bytes; None without one."""
     if not accelerators():
         return None
     if keras.backend.backend() == "jax":
@@ -58,8 +64,8 @@ def device_memory():
     return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
-def describe(precision):
-    """Say what this runs on: a dictionary of short texts and numbers, for reports."""
+def describe(precision: str) -> dict:
+    """Describe what this runs on: a dictionary of short texts and numbers, for reports."""
     backend = keras.backend.backend()
     versions = [f"Python {platform.python_version()}", f"Keras {keras.__version__}"]
     versions.append(f"{backend} {sys.modules[backend].__version__}")

@@ -1,13 +1,14 @@
-"""What the benchmarks measure of this library, and how: cases, and rounds of them in alternation.
+"""This library's cases, and how cases are timed: in rounds of alternation.
 
 A case is a function `case(count) -> seconds` that does `count` units of its work (training steps,
-draws, epochs of batches) and returns only when they are done.
+calls of `generate`, epochs of batches) and returns only when they are done.
 """
 
 import dataclasses
 import itertools
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -18,24 +19,24 @@ from diffusion.data.batches import Batches, EpochFromFit
 from diffusion.data.cache import cached
 from diffusion.data.folders import find_pictures
 from diffusion.data.painting import paint_flowers
+from diffusion.training.building import build
 from diffusion.training.config import get_preset
-from diffusion.training.loop import build
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How much work a benchmark does; `config` says with which network."""
+    """How much work a benchmark does, and with which network."""
 
     config: object
-    few: int = 10  # pictures drawn at once
-    many: int = 256  # the same, for throughput
+    few: int = 10  # images generated at once
+    many: int = 256  # images generated at once, for throughput
     steps: int = 20  # of the sampler
-    many_steps: int = 1  # of those, how many are measured for `many`; the cost is linear in them
-    pictures: int = 200  # files that the input pipeline reads
-    picture_size: tuple = (500, 667)  # width and height of the painted ones, as Oxford's
-    rows: int = 8189  # pictures that the cached array holds: more than a processor's cache
-    memory_steps: int = 4  # training steps of the processes whose memory is measured
-    seconds: float = 3.0  # that a case takes at least, in each round, if one unit takes less
+    many_steps: int = 1  # of these, so many are measured for `many`; the cost is linear in them
+    pictures: int = 200  # files for the input pipeline
+    picture_size: tuple = (500, 667)  # width and height of painted ones: those of Oxford's
+    rows: int = 8189  # images in the cached array: more than fit in a processor's cache
+    memory_steps: int = 4  # training steps of a process whose memory is measured
+    seconds: float = 3.0  # a round of a case takes at least this, in as many units as it needs
 
 
 DEFAULT = Setting(get_preset("book"))
@@ -46,18 +47,18 @@ QUICK = Setting(
 
 @dataclasses.dataclass
 class Timing:
-    """Seconds a unit of work took: the first time, and in each round after it."""
+    """Seconds per unit of work: the first time, and in each round after that."""
 
     first: float
     rounds: list
 
 
-def alternate(cases, rounds, seconds, report=lambda line: None):
+def alternate(cases: dict, rounds: int, seconds: float, report=lambda line: None) -> dict:
     """Time `cases` (name -> case) in alternation; return name -> `Timing`.
 
-    The first unit of each, in which functions are traced and compiled, is the warm-up. Then come
-    `rounds` rounds of all cases in turn, so that what disturbs the machine disturbs all of them.
-    In the first round a case does one unit, later as many as fit into `seconds`, at least one.
+    The first unit of each, which traces and compiles functions, is the warm-up. Then come `rounds`
+    rounds of all cases in turn, so that a disturbance of the machine affects all of them. In the
+    first round a case does one unit, later as many as fit into `seconds`, but at least one.
     """
     timings = {}
     for name, case in cases.items():
@@ -72,8 +73,8 @@ def alternate(cases, rounds, seconds, report=lambda line: None):
     return timings
 
 
-def timed(work):
-    """Make a case of `work(count)`, which returns when all is computed."""
+def timed(work: Callable) -> Callable:
+    """Turn `work(count)`, which returns when everything is computed, into a case."""
 
     def case(count):
         start = time.perf_counter()
@@ -84,44 +85,44 @@ def timed(work):
 
 
 class StepClock(keras.callbacks.Callback):
-    """Note when each training step has ended."""
+    """Record when each training step ends."""
 
     def on_train_begin(self, logs=None):
         self.ends = []
 
     def on_train_batch_end(self, batch, logs=None):
-        float(logs["loss"])  # an accelerator has computed the step once its loss can be read
+        float(logs["loss"])  # reading the loss waits for the accelerator
         self.ends.append((batch, time.perf_counter()))
 
     def seconds_a_step(self):
-        """The mean over all steps but the first, which opens the data and fills the queue."""
+        """Return the mean over all steps but the first, which opens the data and fills a queue."""
         (first, start), (last, end) = self.ends[0], self.ends[-1]
         return (end - start) / (last - first)
 
 
 class Ours:
-    """The library's cases, through its public calls, as its scripts call them."""
+    """The library's cases, through the public calls that its scripts make."""
 
     def __init__(self, config):
         self.config = config
         self.model = build(self.config, total_steps=1000)
         shape = (self.config.batch_size, self.config.image_size, self.config.image_size, 3)
-        self.pictures = np.random.default_rng(0).integers(0, 256, shape, "uint8")
-        self.model.adapt(self.pictures)
+        self.images = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+        self.model.adapt(self.images)
 
     def training(self, count):
         """Case: `count` steps of `fit` on `Batches`."""
-        # fit may take several steps in one call to the backend; the clock sees their last.
+        # fit may take several steps in one call to the backend; the clock sees only the last.
         steps = (count + 1) * (self.model.steps_per_execution or 1)
-        batches = Batches(self.pictures, self.config.batch_size, repeats=steps)
+        batches = Batches(self.images, self.config.batch_size, repeats=steps)
         clock = StepClock()
         self.model.fit(batches, shuffle=False, callbacks=[EpochFromFit(batches), clock], verbose=0)
         return clock.seconds_a_step() * count
 
     def network_alone(self):
-        """Case: the network's forward and backward pass, compiled as `fit` compiles it."""
+        """Case: the network's forward and backward pass, compiled as by `fit`."""
         random = np.random.default_rng(0)
-        shape = self.pictures.shape
+        shape = self.images.shape
         noisy_images, noises = random.normal(size=(2, *shape)).astype("float32")
         noise_variances = random.uniform(size=(shape[0], 1, 1, 1)).astype("float32")
         passes = compiled_passes(self.model)
@@ -134,7 +135,7 @@ class Ours:
         return timed(work)
 
     def sampling(self, num_images, steps):
-        """Case: draw `num_images` in `steps` DDIM steps."""
+        """Case: generate `num_images` in `steps` DDIM steps."""
 
         def work(count):
             for seed in range(count):
@@ -143,7 +144,7 @@ class Ours:
         return timed(work)
 
     def pipeline(self, images):
-        """An epoch of `Batches` over `images` as a case, and how many pictures that serves."""
+        """Return an epoch of `Batches` over `images` as a case, and its number of images."""
         batches = Batches(images, self.config.batch_size, repeats=self.config.repeats)
 
         def work(count):
@@ -155,10 +156,10 @@ class Ours:
         return timed(work), len(batches) * batches.batch_size
 
 
-def compiled_passes(model):
-    """Return the forward and backward pass of the model's network as a compiled function: a loss.
+def compiled_passes(model) -> Callable:
+    """Return the network's forward and backward pass as a compiled function that returns the loss.
 
-    All gradients are computed, and nothing is done with them.
+    All gradients are computed and discarded.
     """
     network = model.network
     if keras.backend.backend() == "tensorflow":
@@ -182,7 +183,7 @@ def compiled_passes(model):
     passes = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
 
     def run(*inputs):
-        # looked up at each call: `fit` hands the old values over to be written over
+        # looked up at each call: `fit` donates the old values' memory
         weights = [variable.value for variable in network.trainable_variables]
         state = [variable.value for variable in network.non_trainable_variables]
         return jax.block_until_ready(passes(weights, state, *inputs))[0][0]
@@ -190,11 +191,11 @@ def compiled_passes(model):
     return run
 
 
-def write_pictures(folder, setting, data_dir=None):
-    """Fill `folder` with `setting.pictures` JPEG files: real ones of `data_dir`, or painted.
+def write_pictures(folder: Path, setting: Setting, data_dir=None) -> str:
+    """Fill `folder` with `setting.pictures` picture files, from `data_dir` or painted.
 
-    Painted ones get the size of Oxford's originals and some grain, so that there is as much to
-    decode. Returns what they are, for people. Raises FileNotFoundError where data_dir has none.
+    Painted ones get the size of Oxford's originals and some grain, so that decoding takes as long.
+    Returns a description. Raises FileNotFoundError if there are no pictures under `data_dir`.
     """
     folder.mkdir(parents=True)
     if data_dir is not None:
@@ -206,7 +207,7 @@ def write_pictures(folder, setting, data_dir=None):
             with Image.open(picture.path) as image:
                 size = image.size
             (folder / f"{index}{picture.path.suffix}").write_bytes(picture.path.read_bytes())
-        return f"{len(chosen)} pictures of {data_dir}, {size[0]}x{size[1]} for one"
+        return f"{len(chosen)} pictures from {data_dir}, the last of {size[0]}x{size[1]} pixels"
     random = np.random.default_rng(0)
     width, height = setting.picture_size
     for index, pixels in enumerate(paint_flowers(setting.pictures, image_size=128)[0]):
@@ -216,8 +217,8 @@ def write_pictures(folder, setting, data_dir=None):
     return f"{setting.pictures} painted pictures, {width}x{height}"
 
 
-def as_many_rows(images, rows, folder):
-    """Repeat cached `images` until there are `rows` of them, in a mapped array of their own."""
+def as_many_rows(images: np.ndarray, rows: int, folder: Path) -> np.ndarray:
+    """Repeat cached `images` until there are `rows` of them, in a new mapped array."""
 
     def fill(pixels):
         for row, image in zip(range(rows), itertools.cycle(images), strict=False):

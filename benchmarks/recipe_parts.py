@@ -1,13 +1,15 @@
-"""What each part of the `laptop` recipe buys in the same time, added one by one."""
+"""Measure what each part of the `laptop` recipe gains in the same time, adding them one by one."""
 
 import dataclasses
 import math
 import sys
 import time
+from collections.abc import Iterator
 
+from diffusion.training.config import PRESETS, Config, get_preset
 from scripts import command
 
-# Each of them keeps what the ones before have brought.
+# Each part is added to the ones before it.
 PARTS = (
     ("the chapter's: float32, rate 0.001, average of 0.999", {}),
     ("and bfloat16 where it is fast", {"precision": "auto"}),
@@ -16,63 +18,72 @@ PARTS = (
     ("and 60% of the time at half the size", {"half_size_epochs": 1}),
     ("and flips", {"flip": True}),
 )
-HALF = 0.6  # of the time at half the size
+HALF_SIZE_SHARE = 0.6  # of the time
 
 
 def parse_arguments():
     parser = command.Parser(
-        description="Train a network for the same processor time by the chapter's recipe, and with "
-        "each part of the laptop recipe added to it; print the noise loss on pictures held out.",
+        prog="python -m benchmarks.recipe_parts",
+        description="Train a network by the chapter's recipe, then with each part of the laptop "
+        "recipe added, for the same processor time each; print the losses on held-out images.",
     )
     add = parser.add_argument
-    add("--preset", default="quick", help="whose network and size (default: %(default)s)")
+    add(
+        "--preset",
+        type=command.one_of(tuple(PRESETS)),
+        default="quick",
+        help="the preset whose network and image size to use (default: %(default)s)",
+    )
     parser.add_data_dir()
     add(
         "--seconds",
-        type=float,
+        type=command.number(float, above=0),
         default=120,
-        help="processor time of each, all cores together (default: %(default)s)",
+        help="processor time of each, summed over the cores (default: %(default)s)",
     )
-    add("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
+    add(
+        "--seeds",
+        type=command.SEED,
+        nargs="+",
+        default=[0],
+        help="train once with each seed and print the means (default: 0)",
+    )
     add("--markdown", action="store_true", help="print the table as Markdown")
     return parser.parse_args()
 
 
 def main():
     arguments = parse_arguments()
-    if arguments.seconds <= 0:
-        command.fail(f"--seconds must be above 0, got {arguments.seconds:g}")
     command.load_keras()
     import numpy as np
 
-    from benchmarks import tables
     from diffusion.data.flowers import load_flowers
     from diffusion.data.holdout import hold_out
-    from diffusion.training.config import get_preset
+    from diffusion.support.tables import lay_out
 
     preset = get_preset(arguments.preset)
     flowers = load_flowers(
         arguments.data_dir, preset.image_size, preset.fit, progress=sys.stderr.isatty()
     )
     learn, held, words = hold_out(flowers)
-    pictures = flowers.images[learn], flowers.images[held[:384]]
-    print(f"{len(learn):,} pictures to learn from; judged by {len(pictures[1])} of {words}")
+    images = flowers.images[learn], flowers.images[held[:384]]
+    print(f"{len(learn):,} images for training; losses on {len(images[1])} of {words}")
     rows = [("recipe", "steps", "loss of the network", "loss of its average")]
     for name, config in recipes(preset):
         runs = [
-            train(dataclasses.replace(config, seed=seed), pictures, arguments.seconds)
+            train(dataclasses.replace(config, seed=seed), images, arguments.seconds)
             for seed in arguments.seeds
         ]
         steps, network, average = np.mean(runs, axis=0)
         label = name.format(rate=config.learning_rate)
         rows.append((label, f"{steps:.0f}", f"{network:.4f}", f"{average:.4f}"))
-        print(tables.laid_out(rows)[-1], flush=True)
-    print("\n".join(tables.laid_out(rows, arguments.markdown)))
+        print(lay_out(rows)[-1], flush=True)
+    print("\n".join(lay_out(rows, arguments.markdown)))
     return 0
 
 
-def recipes(preset):
-    """Yield (name, config), each with one part more than the one before."""
+def recipes(preset: Config) -> Iterator[tuple[str, Config]]:
+    """Yield (name, config) pairs, each with one more part than the one before."""
     config = dataclasses.replace(
         preset,
         precision="float32",
@@ -90,17 +101,19 @@ def recipes(preset):
         yield name, config
 
 
-def train(config, pictures, seconds):
-    """Train for so much processor time: (steps, loss of the network, of its average)."""
-    from diffusion.data.batches import Batches
-    from diffusion.training.building import build, resized
-    from diffusion.training.loop import halve
+def train(config: Config, images: tuple, seconds: float) -> tuple:
+    """Train on the first of two arrays of images for `seconds` of processor time.
 
-    images, held = pictures
+    Returns the steps taken, and the losses of the network and of its average on the second.
+    """
+    from diffusion.data.batches import Batches, halve
+    from diffusion.training.building import build, resized
+
+    images, held = images
     plain = dataclasses.replace(config, decay_learning_rate=False)  # `Budget` lowers it
     stages = [(config.image_size, None, seconds)]
     if config.half_size_epochs:
-        stages.insert(0, (config.image_size // 2, halve, HALF * seconds))
+        stages.insert(0, (config.image_size // 2, halve, HALF_SIZE_SHARE * seconds))
     model = build(plain, 1, stages[0][0])
     model.adapt(images)
     budget = Budget(config, seconds)
@@ -115,13 +128,13 @@ def train(config, pictures, seconds):
 
 
 class Budget:
-    """Processor time to spend on steps; compiling does not count."""
+    """Processor time to spend on training steps, not counting compilation."""
 
     def __init__(self, config, seconds):
         self.config, self.seconds, self.spent, self.steps = config, seconds, 0.0, 0
 
     def run(self, model, batches, end):
-        """Take steps until `end` seconds are spent."""
+        """Train until `end` seconds are spent."""
         first = True
         for batch in endless(batches):
             if self.spent >= end:
@@ -134,21 +147,21 @@ class Budget:
             self.steps, first = self.steps + 1, False
 
     def learning_rate(self):
-        """A warm-up over a twentieth of the time, then a cosine's half wave down to 0."""
+        """Return the rate: warmed up over a twentieth of the time, then a half cosine to 0."""
         share = min(1, self.spent / self.seconds)
         warmth = min(1, share / 0.05 + 0.01)
         return self.config.learning_rate * warmth * math.cos(share * math.pi / 2) ** 2
 
 
-def endless(batches):
-    """Serve epoch after epoch."""
+def endless(batches) -> Iterator:
+    """Yield the batches of one epoch after another."""
     while True:
         yield from batches
         batches.on_epoch_end()
 
 
-def held_out_loss(model, images, training):
-    """The mean absolute error of the noise on pictures held out, at times laid evenly."""
+def held_out_loss(model, images, training: bool) -> float:
+    """Return the mean absolute error of the noise on held-out images, at evenly spaced times."""
     import numpy as np
     from keras import ops
 

@@ -1,10 +1,11 @@
-"""The rows of the benchmark's table: what each measures on both sides, and how it is judged."""
+"""The rows of the benchmark's table: what each measures on both sides, and its target."""
 
 import dataclasses
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -13,17 +14,17 @@ from benchmarks import machine, measures
 from diffusion.data.flowers import load_flowers
 from diffusion.support.precision import accelerators
 
-SCRIPTS = Path(__file__).resolve().parent
-FLOWERS, BOOK_EPOCHS = 8189, 50  # what the chapter trains on, and for how long
+TRAIN = Path(__file__).resolve().parents[1] / "scripts" / "train.py"
+FLOWERS, BOOK_EPOCHS = 8189, 50  # the chapter's data and epochs
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row: what is measured, in which unit, and how it is judged.
+    """A row: what is measured, in which unit, and its target.
 
-    kind: of a "rate" and a "time", the ratio in our favour must reach `target`; of "memory" our
-    share of the reference, of an "overhead" what we take above it, may reach it at most.
-    limit: what the hardware allows, or another reason why it cannot be passed.
+    kind: the ratio of a "rate" or a "time", in our favour, must be at least `target`; our share
+    of the reference's "memory", and what an "overhead" adds to it, at most `target`.
+    limit: the best ratio that the hardware allows, or another bound.
     """
 
     what: str
@@ -33,7 +34,7 @@ class Row:
     limit: str = ""
 
     def ratio(self, reference, ours):
-        """Compare two medians."""
+        """Return the ratio of two medians."""
         if self.kind == "time":
             return reference / ours
         return ours / reference - (self.kind == "overhead")
@@ -55,13 +56,13 @@ ROWS = {
 }
 
 
-def say(line):
+def say(line: str) -> None:
     """Report progress."""
     print(line, file=sys.stderr, flush=True)
 
 
 class Benchmark:
-    """Measures rows. `results` gathers a dictionary for each, `notes` what a reader must know."""
+    """Measure rows: `results` holds a dictionary for each, `notes` what a reader must know."""
 
     def __init__(self, setting, names, rounds, data_dir=None):
         self.setting, self.rounds, self.data_dir = setting, rounds, data_dir
@@ -69,7 +70,7 @@ class Benchmark:
         self.names = set(names)
         if "gpu" in names and not accelerators():
             self.names.remove("gpu")
-            self.notes.append("No row for a GPU: none is seen.")
+            self.notes.append("No row for a GPU: none was found.")
         self.ours, self.chapter = measures.Ours(setting.config), None
         backend = keras.backend.backend()
         if backend == "tensorflow":
@@ -80,7 +81,7 @@ class Benchmark:
             self.notes.append(f"No reference: it is written in TensorFlow, this ran on {backend}.")
 
     def run(self):
-        """Measure all rows that are asked for."""
+        """Measure all selected rows."""
         if {"training", "xla", "overhead", "gpu"} & self.names:
             self.measure_training()
         if "sampling" in self.names:
@@ -94,7 +95,7 @@ class Benchmark:
         self.results.sort(key=lambda result: list(ROWS).index(result["row"]))
 
     def measure_training(self):
-        """Time a training step: the chapter's, under XLA too, ours, and our network's alone."""
+        """Time a training step: the chapter's (also with XLA), ours, and our network's alone."""
         cases = {"ours": self.ours.training}
         if self.chapter and "training" in self.names:
             cases["chapter"] = self.chapter.training(jit_compile=False)
@@ -113,11 +114,11 @@ class Benchmark:
             self.add_figures("gpu", [30.0], minutes)
             self.notes.append(
                 "50 epochs: ours is extrapolated from the training steps above; the 30 minutes "
-                "are what keras.io says of its example on an A100, not measured here."
+                "are those that keras.io states for its example on an A100, not measured here."
             )
 
     def measure_sampling(self):
-        """Time drawing a few pictures, warm; the first call goes into a note."""
+        """Time generating a few images, warm; the first call goes into a note."""
         size = self.setting.few, self.setting.steps
         cases = {"ours": self.ours.sampling(*size)}
         if self.chapter:
@@ -125,10 +126,10 @@ class Benchmark:
         timings = self.alternate("sampling", cases)
         self.add("sampling", timings, "chapter", lambda seconds: seconds)
         first = ", ".join(f"{name} {timing.first:.2f} s" for name, timing in timings.items())
-        self.notes.append(f"Drawing {size[0]} pictures for the first time, cold: {first}.")
+        self.notes.append(f"Drawing {size[0]} images for the first time, cold: {first}.")
 
     def measure_sampling_many(self):
-        """Time drawing many pictures, at a few of the steps only."""
+        """Time generating many images, with only a few of the steps."""
         setting = self.setting
         size = setting.many, setting.many_steps
         cases = {"ours": self.ours.sampling(*size)}
@@ -140,11 +141,11 @@ class Benchmark:
         self.add("sampling-many", timings, "chapter", lambda seconds: per_second / seconds)
         self.notes.append(
             f"Drawing {setting.many}: both sides are measured at {setting.many_steps} of "
-            f"{setting.steps} steps, times {parts:g}, since the cost is linear in them."
+            f"{setting.steps} steps and multiplied by {parts:g}: the cost is linear in them."
         )
 
     def measure_pipeline(self):
-        """Time an epoch of input: files decoded in each pass, against the mapped array."""
+        """Time an epoch of input: files decoded in each pass against the mapped array."""
         setting, config = self.setting, self.setting.config
         with tempfile.TemporaryDirectory() as folder:
             files, cache = Path(folder, "files"), Path(folder, "cache")
@@ -155,7 +156,7 @@ class Benchmark:
             )
             decoding = time.perf_counter() - start
             rows = measures.as_many_rows(flowers.images, setting.rows, cache)
-            # an epoch's case, and how many pictures it serves
+            # name -> (the case of an epoch, its number of images)
             epochs = {"ours": self.ours.pipeline(rows)}
             if self.chapter:
                 epochs["chapter"] = self.chapter.pipeline(files)
@@ -166,37 +167,37 @@ class Benchmark:
         }
         self.add_figures("pipeline", rates.get("chapter"), rates["ours"])
         self.notes.append(
-            f"Input: {about}. Ours has decoded them once, in {decoding:.2f} s, and serves uint8 "
-            f"from a mapped array of {setting.rows:,} rows, in which they are repeated."
+            f"Input: {about}. Ours decoded them once, in {decoding:.2f} s, and serves uint8 from a "
+            f"mapped array of {setting.rows:,} rows, in which they are repeated."
         )
 
     def measure_memory(self):
-        """Take the greatest resident size of a process of each side; one run: it hardly varies."""
+        """Measure a process's peak resident memory on each side, once: it hardly varies."""
         config, steps = self.setting.config, self.setting.memory_steps
         say("memory: ours")
         with tempfile.TemporaryDirectory() as folder:
             options = ["--preset", config.name, "--data-dir", self.data_dir or "painted"]
             options += ["--output", folder, "--max-steps", steps]
-            ours = machine.peak_memory(SCRIPTS / "train.py", *options)[0]
+            ours = machine.peak_memory(TRAIN, *options)[0]
         reference = None
         if self.chapter:
             say("memory: chapter")
-            command = SCRIPTS / "baseline.py", config.name, steps
+            command = "-m", "benchmarks.baseline", config.name, steps
             reference = [machine.peak_memory(*command)[0] / 1e9]
         self.add_figures("memory", reference, [ours / 1e9])
         self.notes.append(
-            f"Memory: the most that each process held in {steps} steps; ours is scripts/train.py, "
-            "with its data, checkpoint and pictures drawn, the chapter's the steps alone."
+            f"Memory: the peak of each process in {steps} steps; ours is scripts/train.py with its "
+            "data, checkpoint and sample grid, the chapter's the steps alone."
         )
 
     def alternate(self, name, cases):
-        """Time cases in rounds of all of them."""
+        """Time the cases in alternation, reporting progress."""
         return measures.alternate(
             cases, self.rounds, self.setting.seconds, lambda line: say(f"{name}: {line}")
         )
 
     def add(self, name, timings, reference, convert):
-        """Add a row of timings in its unit, if it is asked for."""
+        """Add a row of timings, converted to its unit, if it is selected."""
         if name in self.names:
             figures = [
                 [convert(seconds) for seconds in timings[side].rounds] if side in timings else None
@@ -205,7 +206,7 @@ class Benchmark:
             self.add_figures(name, *figures)
 
     def add_figures(self, name, reference, ours):
-        """Add a row: the figures of each round, of the reference (None: there is none) and ours."""
+        """Add a row from each round's figures, of the reference (None without one) and ours."""
         row = ROWS[name]
         sides = {"reference": reference and summary(reference), "ours": summary(ours)}
         ratio = met = None
@@ -219,8 +220,8 @@ class Benchmark:
         )
 
 
-def summary(figures):
-    """Median, range and all figures of the rounds, as plain numbers."""
+def summary(figures: Sequence) -> dict:
+    """Return median, range and all figures of the rounds."""
     return {
         "median": statistics.median(figures),
         "least": min(figures),

@@ -2,12 +2,13 @@
 
 The modules at the top of this package are the ideas. Read them in this order: `schedules`, `unet`,
 `samplers`, `latents`, `objectives`, `model`; beyond the chapter `ddpm`, `self_conditioning`,
-`flow`, `likelihoods`, `bound`. Four packages surround them:
+`flow`, `thresholding`, `likelihoods`, `bound`. `support.contracts` states how the parts fit
+together. Four packages surround them:
 
 - `diffusion.data` loads, caches and batches images;
 - `diffusion.training` trains a model and resumes interrupted runs;
 - `diffusion.evaluation` compares generated images with real ones;
-- `diffusion.support` holds what the ideas stand on.
+- `diffusion.support` holds what all of them share.
 
 The names below load on first use: importing this package alone imports no framework.
 """

@@ -1,27 +1,29 @@
-"""The way from noise to picture as an ordinary differential equation, and steps along it.
+"""The path from noise to image as an ordinary differential equation, and steps along it.
 
-A noisy image is `signal x_0 + noise eps`, and the two rates are the cosine and the sine of an angle
-phi. With the `x_0` and `eps` that the network predicts for the image it is shown, the image moves,
-as the angle falls, along
+A noisy image is `signal x_0 + noise eps`, and its two rates are the cosine and sine of an angle
+phi. Let the network predict `x_0` and `eps`; as the angle falls, the image then moves along
 
     dx / dphi = cos(phi) eps - sin(phi) x_0,
 
 the probability flow (Song et al. 2021, arXiv:2011.13456, eq. 13) written in the angle (Salimans and
-Ho 2022, arXiv:2202.00512, appendix D). The solvers of `samplers` follow it.
+Ho 2022, arXiv:2202.00512, appendix D). The solvers in `samplers` follow it.
 """
 
 import numpy as np
 from keras import ops
 
+from diffusion.support.contracts import Denoise, OnStep, Schedule, Tensor
+
 SPACINGS = ("log_snr", "time")
 
 
-def solver_angles(schedule, count, spacing="log_snr"):
-    """Lay `count` angles from noise (time 1) to picture (time 0): float64, falling.
+def solver_angles(schedule: Schedule, count: int, spacing: str = "log_snr") -> np.ndarray:
+    """Return `count` angles from noise (time 1) to the image (time 0): float64, strictly falling.
 
-    schedule: its rates at time 1 and 0 are the ends (where a rate is 0 there, 0.001 is taken).
-    spacing: "time" lays them evenly in diffusion time, "log_snr" evenly in log(signal / noise).
-    Raises ValueError for another spacing.
+    schedule: its rates at times 1 and 0 are the ends; a rate of 0 is replaced by 0.001.
+    spacing: "time" spaces the angles evenly in diffusion time, "log_snr" in log(signal / noise).
+    Raises ValueError for another spacing, and where two angles coincide: a solver would divide by
+    a step of width 0.
     """
     if spacing not in SPACINGS:
         raise ValueError(f"no spacing {spacing!r}: choose one of {', '.join(SPACINGS)}")
@@ -30,26 +32,32 @@ def solver_angles(schedule, count, spacing="log_snr"):
     if spacing == "log_snr":
         first, *_, last = np.log(np.tan(angles))
         angles = np.arctan(np.exp(np.linspace(first, last, len(angles))))
-    return angles[:count]
+    angles = angles[:count]
+    if (np.diff(angles) >= 0).any():
+        raise ValueError(
+            f"only {len(np.unique(angles))} of the solver's {count} angles on {schedule!r} differ "
+            f"with spacing={spacing!r}: use fewer steps, or spacing='log_snr'"
+        )
+    return angles
 
 
-def angles_at(schedule, times):
-    """The schedule's angles at `times` (N,): float64, tan(angle) = noise rate / signal rate."""
+def angles_at(schedule: Schedule, times: Tensor) -> np.ndarray:
+    """Return the schedule's angles at `times` (N,): tan(angle) = noise rate / signal rate."""
     rates = schedule(np.asarray(times, "float32"))
     noise_rates, signal_rates = (ops.convert_to_numpy(each).astype("float64") for each in rates)
     return np.arctan2(noise_rates, signal_rates)
 
 
 class ProbabilityFlow:
-    """The image on its way, and what the network says of it at an angle."""
+    """The current image, and what the network predicts for it at a given angle."""
 
-    def __init__(self, denoise, noise, on_step):
+    def __init__(self, denoise: Denoise, noise: Tensor, on_step: OnStep | None):
         self.denoise, self.on_step, self.evaluations = denoise, on_step, 0
         self.images = ops.convert_to_tensor(noise, "float32")
         self.ones = ops.ones((ops.shape(self.images)[0], 1, 1, 1))
 
-    def predict(self, angle, images=None):
-        """Ask for (pred_noises, pred_images) of the image, or of another in its place."""
+    def predict(self, angle: float, images: Tensor = None) -> tuple[Tensor, Tensor]:
+        """Return (pred_noises, pred_images) for the current images, or for others."""
         images = self.images if images is None else images
         rates = float(np.sin(angle)), float(np.cos(angle))
         predictions = self.denoise(images, *(self.ones * rate for rate in rates))
@@ -58,18 +66,23 @@ class ProbabilityFlow:
         self.evaluations += 1
         return predictions
 
-    def slope(self, angle, images=None):
-        """The change of the image with the angle, dx / dphi."""
+    def slope(self, angle: float, images: Tensor = None) -> Tensor:
+        """Return dx / dphi = cos(phi) eps - sin(phi) x_0."""
         pred_noises, pred_images = self.predict(angle, images)
         return float(np.cos(angle)) * pred_noises - float(np.sin(angle)) * pred_images
 
-    def final_images(self, angle):
-        """The end: what the network takes the image for."""
+    def final_images(self, angle: float) -> Tensor:
+        """Return the images that the network predicts at the last angle."""
         return self.predict(angle)[1]
 
 
-def runge_kutta(flow, slope, here, there, order):
-    """The change over a step by Heun's second-order or Kutta's third-order method."""
+def runge_kutta(
+    flow: ProbabilityFlow, slope: Tensor, here: float, there: float, order: int
+) -> Tensor:
+    """Return the change over a step by Heun's second-order or Kutta's third-order method.
+
+    slope: that at `here`, already evaluated.
+    """
     width = float(there - here)
     if order == 2:
         return width / 2 * (slope + flow.slope(there, flow.images + width * slope))
@@ -78,8 +91,11 @@ def runge_kutta(flow, slope, here, there, order):
     return width / 6 * (slope + 4 * middle + end)
 
 
-def integration_weights(nodes, start, end):
-    """Weights w so that sum(w f(nodes)) is the integral from start to end of the polynomial."""
+def integration_weights(nodes: np.ndarray, start: float, end: float) -> list[float]:
+    """Return weights w such that sum(w f(nodes)) is the integral of f from `start` to `end`.
+
+    Exact for polynomials f of a degree below the number of nodes.
+    """
     width, powers = end - start, np.arange(len(nodes))
-    moments = width / (powers + 1)  # of ((x - start) / width) ** powers
+    moments = width / (powers + 1)  # the integrals of ((x - start) / width) ** powers
     return np.linalg.solve(((nodes - start) / width) ** powers[:, None], moments).tolist()

@@ -1,21 +1,26 @@
-"""Self-conditioning: show the network its own earlier estimate of the image.
+"""Self-conditioning: give the network its own previous estimate of the image.
 
-Chen et al. 2022 (arXiv:2208.04202, "Analog Bits"), section 3.2 and algorithms 1 and 2. A sampler
-asks the network about nearly the same picture again and again. A network with a third input is
-shown what it said the last time, and need not begin anew. In training there is no last time, so on
-half of the steps it is asked twice: the first answer, from which no gradient flows back, is what
-it is shown for the second. On the other half it is shown zeros, as at the start of sampling.
+Chen et al. 2022 (arXiv:2208.04202, "Analog Bits"), section 3.2 and algorithms 1 and 2. From one
+sampling step to the next the noisy image hardly changes. A network with a third input receives the
+image it predicted at the previous step, so it need not start from scratch. Training has no previous
+step, so in half of the training steps the network is evaluated twice: the first prediction, through
+which no gradient flows, becomes the input of the second evaluation. In the other half that input is
+zero, as it is when sampling starts.
 """
+
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
+from diffusion.support.contracts import Denoise, Tensor
 
-def half_of_the_time(estimate, noisy_images, seed):
-    """Return `estimate()`, without gradient, on half of the calls, and zeros on the others.
+
+def estimate_or_zeros(estimate: Callable[[], Tensor], noisy_images: Tensor, seed: Tensor) -> Tensor:
+    """Return `estimate()` without its gradient on half of the calls, and zeros on the others.
 
     estimate: a function that predicts images of the shape of `noisy_images` (B, S, S, 3); it is
-        computed only where it is needed. seed: a `keras.random.SeedGenerator`, which decides.
+        evaluated only when needed. seed: the `keras.random.SeedGenerator` that decides.
     """
     return ops.cond(
         keras.random.uniform((), seed=seed) < 0.5,
@@ -24,16 +29,18 @@ def half_of_the_time(estimate, noisy_images, seed):
     )
 
 
-def remembering(denoise):
-    """Return a `denoise` for one run of a sampler: it hands on the images that it last predicted.
+def self_conditioned(denoise: Callable[..., tuple[Tensor, Tensor]]) -> Denoise:
+    """Return a `denoise`, for one run of a sampler, that passes its last predicted images on.
 
     denoise: `denoise(noisy_images, noise_rates, signal_rates, earlier_images=...)`.
     """
-    last = None
+    last_images = None
 
-    def remembering_denoise(noisy_images, noise_rates, signal_rates):
-        nonlocal last
-        pred_noises, last = denoise(noisy_images, noise_rates, signal_rates, earlier_images=last)
-        return pred_noises, last
+    def self_conditioned_denoise(noisy_images, noise_rates, signal_rates):
+        nonlocal last_images
+        pred_noises, last_images = denoise(
+            noisy_images, noise_rates, signal_rates, earlier_images=last_images
+        )
+        return pred_noises, last_images
 
-    return remembering_denoise
+    return self_conditioned_denoise

@@ -1,40 +1,44 @@
-"""The U-Net: a picture with noise in it, and how much noise, in; the noise it sees, out.
+"""The U-Net: predicts the noise in images from the noisy images and their noise variances.
 
 Called as `network([noisy_images (B, S, S, 3), noise_variances (B, 1, 1, 1)])`, it returns
-`(B, S, S, 3)`. The blocks are functions that make functions: `ResidualBlock(32)(x)` adds layers to
-`x` and returns the result, as Keras's own layers do. Write your own network: any functional
-Keras model that takes and returns these shapes, of registered layers, fits the `DiffusionModel`.
+`(B, S, S, 3)`. The blocks are functions that return functions: `ResidualBlock(32)(x)` applies
+layers to `x` and returns the result, as Keras's own layers do. Any functional Keras model of
+registered layers with these inputs and output can take its place in a `DiffusionModel`.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import layers, ops
 
+from diffusion.support.contracts import Tensor
 from diffusion.support.normalization import FusedBatchNormalization
 
 
 @keras.saving.register_keras_serializable(package="diffusion")
 class SinusoidalEmbedding(layers.Layer):
-    """Turn one number into `dims` numbers: sines and cosines of it at rising frequencies.
+    """Embed a number as `dims` numbers: its sines and cosines at increasing frequencies.
 
-    Input `(..., 1)`, output `(..., dims)`, in float32 whatever the precision of the rest: the
-    highest frequency turns a thousand times between 0 and 1. The frequencies are spaced evenly in
-    their logarithm from 1 to `max_frequency`. Vaswani et al. 2017 (arXiv:1706.03762), section 3.5;
-    listing 8-7.
+    Input `(..., 1)`, output `(..., dims)`. The layer computes in float32 whatever the precision of
+    the network, because the highest frequency makes a thousand turns between 0 and 1. Frequencies
+    are spaced evenly in their logarithm from 1 to `max_frequency`. Vaswani et al. 2017
+    (arXiv:1706.03762), section 3.5; listing 8-7.
 
     Raises ValueError if `dims` is odd or less than 4.
     """
 
-    def __init__(self, dims=32, max_frequency=1000.0, **kwargs):
+    def __init__(self, dims: int = 32, max_frequency: float = 1000.0, **kwargs: Any):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
         if dims < 4 or dims % 2:
             raise ValueError(f"an embedding needs an even number of dims, 4 or more, got {dims}")
         self.dims, self.max_frequency = dims, max_frequency
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         frequencies = ops.exp(ops.linspace(0.0, math.log(self.max_frequency), self.dims // 2))
+        # sin(2 pi f x) and cos(2 pi f x) for each frequency f
         angles = 2.0 * math.pi * ops.cast(frequencies, "float32") * x
         return ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1)
 
@@ -46,11 +50,11 @@ class SinusoidalEmbedding(layers.Layer):
         return {**super().get_config(), **config}
 
 
-def ResidualBlock(width, dtype=None):
-    """Return a function that adds two 3x3 convolutions to its input, and the input to their result.
+def ResidualBlock(width: int, dtype: str | None = None) -> Callable[[Tensor], Tensor]:
+    """Return a function that applies two 3x3 convolutions and adds its input to their output.
 
-    Maps `(B, S, S, any)` to `(B, S, S, width)`. Where the input has another width, a 1x1
-    convolution on the way round fits it. He et al. 2015 (arXiv:1512.03385); listing 8-8.
+    Maps `(B, S, S, any)` to `(B, S, S, width)`. If the input has another width, a 1x1 convolution
+    on the skip path adapts it. He et al. 2015 (arXiv:1512.03385); listing 8-8.
     """
 
     def apply(x):
@@ -66,10 +70,12 @@ def ResidualBlock(width, dtype=None):
     return apply
 
 
-def DownBlock(width, block_depth, dtype=None):
-    """Return a function that applies `block_depth` residual blocks, then halves the picture.
+def DownBlock(
+    width: int, block_depth: int, dtype: str | None = None
+) -> Callable[[list[Any]], Tensor]:
+    """Return a function that applies `block_depth` residual blocks, then halves the resolution.
 
-    Called with `[x, skips]`: each residual block's output is appended to the list `skips`.
+    Called with `[x, skips]`; it appends each residual block's output to the list `skips`.
     Maps `(B, S, S, any)` to `(B, S/2, S/2, width)`. Listing 8-9.
     """
 
@@ -83,11 +89,13 @@ def DownBlock(width, block_depth, dtype=None):
     return apply
 
 
-def UpBlock(width, block_depth, dtype=None):
-    """Return a function that doubles the picture, then applies `block_depth` residual blocks.
+def UpBlock(
+    width: int, block_depth: int, dtype: str | None = None
+) -> Callable[[list[Any]], Tensor]:
+    """Return a function that doubles the resolution, then applies `block_depth` residual blocks.
 
-    Called with `[x, skips]`: before each residual block the last of the list `skips` is taken off
-    it and joined to `x` along the channels. Maps `(B, S, S, any)` to `(B, 2S, 2S, width)`.
+    Called with `[x, skips]`; before each residual block it pops the last of the list `skips` and
+    concatenates it to `x` along the channels. Maps `(B, S, S, any)` to `(B, 2S, 2S, width)`.
     Listing 8-9.
     """
 
@@ -103,29 +111,29 @@ def UpBlock(width, block_depth, dtype=None):
 
 
 def build_unet(
-    image_size=64,
-    widths=(32, 64, 96, 128),
-    block_depth=2,
-    embedding_dims=32,
-    dtype="float32",
-    self_conditioning=False,
-):
+    image_size: int = 64,
+    widths: tuple[int, ...] = (32, 64, 96, 128),
+    block_depth: int = 2,
+    embedding_dims: int = 32,
+    dtype: str = "float32",
+    self_conditioning: bool = False,
+) -> keras.Model:
     """Build the U-Net of listing 8-6; with the defaults it has 1,953,507 parameters.
 
-    image_size: side of the square pictures, a multiple of 2 ** (len(widths) - 1).
+    image_size: side of the square images, a multiple of 2 ** (len(widths) - 1).
     widths: channels at each resolution; the last is the bottom of the U.
     block_depth: residual blocks at each resolution.
     embedding_dims: length of the embedding of the noise variance, even.
-    dtype: precision of the layers between input and output, "float32" or "mixed_bfloat16"; what
-        goes in and comes out is float32 in any case.
-    self_conditioning: give the network a third input, `(B, S, S, 3)`, for what it has taken the
-        image for so far, beside the noisy image; see `conditioning`.
+    dtype: precision of the layers between input and output, "float32" or "mixed_bfloat16"; inputs
+        and output are float32 in any case.
+    self_conditioning: add a third input, `(B, S, S, 3)`, for the network's previous estimate of the
+        image; see `self_conditioning`.
 
-    Returns a functional `keras.Model` of the inputs `(B, S, S, 3)` and `(B, 1, 1, 1)`, whose last
-    layer starts at zero, so that the untrained network predicts no noise at all.
+    Returns a functional `keras.Model` with inputs `(B, S, S, 3)` and `(B, 1, 1, 1)`. Its last layer
+    starts at zero, so the untrained network predicts zeros.
     Ronneberger et al. 2015 (arXiv:1505.04597); Ho et al. 2020 (arXiv:2006.11239).
 
-    Raises ValueError if the picture cannot be halved as often as there are widths.
+    Raises ValueError if the resolution cannot be halved len(widths) - 1 times.
     """
     widths = tuple(widths)
     if len(widths) < 2 or image_size % 2 ** (len(widths) - 1):

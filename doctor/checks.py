@@ -44,7 +44,7 @@ print(json.dumps([keras.__version__, name, backend.__version__, gpus, built_with
 """
 
 
-def examine(root, data_dir=None):
+def examine(root, data_dir=None) -> list:
     """Examine this machine for the project at `root`; return a list of `Finding`s.
 
     data_dir: the flowers' folder, "painted", or None for what is under the project's `data/`.
@@ -75,7 +75,7 @@ def _finding(name, check, *arguments):
     return Finding(name, mark, " ".join(text.split()))
 
 
-def check_python():
+def check_python() -> tuple:
     """Check that the pinned packages exist for this Python."""
     if OLDEST <= sys.version_info[:2] <= NEWEST:
         return OK, f"{platform.python_version()}, {sys.executable}"
@@ -84,7 +84,7 @@ def check_python():
     return MISSING, f"{platform.python_version()} is too {fault}: use {oldest} to {newest}"
 
 
-def check_packages(root):
+def check_packages(root: Path) -> tuple:
     """Compare what is installed with the pins."""
     if importlib.util.find_spec("packaging") is None:  # one of the pins: so none is installed
         return MISSING, f"{REQUIREMENTS} is not installed"
@@ -115,7 +115,7 @@ def check_packages(root):
     return mark, "; ".join(texts) or f"{len(pins)}, as pinned in {REQUIREMENTS}"
 
 
-def check_gpu(keras):
+def check_gpu(keras) -> tuple:
     """Name the GPU that Keras uses, or say why it uses none and what would change that."""
     if keras and keras.gpus:
         return OK, f"{', '.join(keras.gpus)}, seen by {keras.backend}"
@@ -139,27 +139,29 @@ def check_gpu(keras):
     return NOTE, f"{names}, but {keras.backend} does not see it: {why}"
 
 
-def check_data(root, data_dir):
+def check_data(root: Path, data_dir) -> tuple:
     """Say which flowers will be used, and whether the loader accepts the records beside them."""
     from diffusion.data.folders import ADVICE, check_records, find_sets
 
     if data_dir == "painted":
         return OK, "painted flowers, as requested"
     folder = Path(os.path.abspath(os.path.expanduser(str(data_dir or root / "data"))))
-    sets = find_sets(folder, skip=[root / "data" / "cache"])
+    remarks = []
+    sets = find_sets(folder, skip=[root / "data" / "cache"], remarks=remarks)
     if sets:
         _, place, pictures = sets[0]
         try:
             check_records(place)
         except ValueError as error:
             return MISSING, str(error)
-        return OK, f"{len(pictures):,} pictures in {short(place, root)}"
+        found = [f"{len(pictures):,} pictures in {short(place, root)}", *remarks]
+        return OK, "; ".join(found)
     if data_dir is None:
         return NOTE, "no photographs: painted flowers will be used ('make data' fetches real ones)"
     return MISSING, f"no images under {data_dir}: {ADVICE}"
 
 
-def check_preset():
+def check_preset() -> tuple:
     """Check the environment's PRESET, as make passes it on."""
     from diffusion.training.config import PRESETS
 
@@ -169,7 +171,7 @@ def check_preset():
     return OK, name
 
 
-def check_models(root):
+def check_models(root: Path) -> tuple:
     """Check the environment's MODEL; list the models that ship and those trained here."""
     wanted = os.environ.get("MODEL")
     if wanted:  # a relative path counts from the project's folder, as in the notebooks
@@ -186,7 +188,7 @@ def check_models(root):
     return (OK, _some(names)) if names else (NOTE, "none: 'make run' trains a small one")
 
 
-def check_disk(root, to_install, to_download):
+def check_disk(root: Path, to_install: bool, to_download: bool) -> tuple:
     """Check that the disk has room for what is still to be installed and downloaded."""
     free = shutil.disk_usage(str(root)).free / 1e9
     needed = ENVIRONMENT_SIZE * to_install + FLOWERS_SIZE * to_download
@@ -198,7 +200,7 @@ def check_disk(root, to_install, to_download):
     return OK if free >= needed else NOTE, text
 
 
-def probe_keras(patience=120):
+def probe_keras(patience: float = 120) -> tuple:
     """Start Keras in a process of its own; return (`Keras`, None), or (None, why it fails).
 
     patience: in seconds; a cold start of TensorFlow may take ten.
@@ -219,7 +221,7 @@ def probe_keras(patience=120):
     return None, f"does not run: {trouble}"
 
 
-def run(command, patience):
+def run(command: list, patience: float) -> subprocess.CompletedProcess:
     """Run a command for at most `patience` seconds; a timeout is exit status 124."""
     options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": patience}
     try:
@@ -230,17 +232,17 @@ def run(command, patience):
         return subprocess.CompletedProcess(command, 126, "", str(error))
 
 
-def last_line(text):
+def last_line(text: str) -> str:
     """Return the last line that is not blank, or ""."""
     return text.strip().splitlines()[-1].strip() if text.strip() else ""
 
 
-def venv_of(root):
+def venv_of(root: Path) -> Path:
     """Return the folder of the environment that the Makefile uses."""
     return root / os.environ.get("VENV", ".venv")
 
 
-def short(path, root):
+def short(path, root: Path) -> str:
     """Return a path as one would type it in the project's folder."""
     inside = os.path.relpath(str(path), str(root))
     return str(path) if inside.startswith("..") else inside

@@ -7,12 +7,13 @@ import os
 import shlex
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from doctor.checks import MISSING, NEWEST, OLDEST, ON_JAX, REQUIREMENTS, run, short, venv_of
 
 
-def what_next(findings, root, data_dir=None):
+def what_next(findings: list, root, data_dir=None) -> str:
     """Return the command that removes the first obstacle, or that starts the course.
 
     findings, root, data_dir: as in `checks.examine`. The command is for the project's folder.
@@ -29,6 +30,8 @@ def what_next(findings, root, data_dir=None):
         return _set_up(_suitable_python())
     if "disk" in missing:
         return "free some space on this disk, then run this again"
+    if to_install and "KERAS_BACKEND" not in os.environ and _only_jax():
+        return "export KERAS_BACKEND=jax, then run this again"
     if to_install == {"Keras"} and "KERAS_BACKEND" in os.environ:
         return "unset KERAS_BACKEND, then run this again"
     if to_install and sys.prefix != sys.base_prefix:
@@ -47,6 +50,10 @@ def what_next(findings, root, data_dir=None):
     if inside and shutil.which("make"):
         return "make run" + (f" DATA_DIR={shlex.quote(data_dir)}" if data_dir else "")
     return f"{python} scripts/run_notebooks.py{option}"
+
+
+def _only_jax():
+    return find_spec("jax") is not None and find_spec("tensorflow") is None
 
 
 def _set_up(python):

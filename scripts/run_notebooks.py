@@ -1,8 +1,11 @@
 """Execute the course's notebooks in fresh kernels and list the figures that they draw."""
 
+import asyncio
 import base64
 import io
 import os
+import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -10,6 +13,11 @@ from pathlib import Path
 import command
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # so that it runs where the project is not installed, too
+
+from diffusion.support.tables import lay_out  # noqa: E402
+from diffusion.training.config import PRESETS, get_preset  # noqa: E402
+
 CHAPTER = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -23,11 +31,12 @@ def parse_arguments():
         nargs="*",
         type=Path,
         default=CHAPTER,
-        help="which notebooks (default: the chapter's, 01 to 06; further ones are in "
-        "notebooks/beyond)",
+        help="notebooks to execute (default: the chapter's, 01 to 06; notebooks/beyond has more)",
     )
     add(
-        "--preset", help="quick, laptop, book or tiny (default: the environment's PRESET, or quick)"
+        "--preset",
+        type=command.one_of(tuple(PRESETS)),
+        help=f"{', '.join(PRESETS)} (default: the environment's PRESET, or quick)",
     )
     add(
         "--data-dir",
@@ -35,7 +44,7 @@ def parse_arguments():
     )
     add(
         "--model",
-        help="run's folder or .keras file that notebooks 05 to 10 draw with (default: the "
+        help="run's folder or .keras file that notebooks 05 to 10 load (default: the "
         "environment's MODEL, or the trained model that ships)",
     )
     add(
@@ -78,9 +87,7 @@ def main():
 
 
 def prepare(arguments):
-    """Hand preset, data, model and figures folder to the kernels, and refuse what cannot be."""
-    from diffusion.training.config import get_preset
-
+    """Pass preset, data, model and figures folder to the kernels; refuse what does not exist."""
     if arguments.preset:
         os.environ["PRESET"] = arguments.preset
     get_preset(os.environ.get("PRESET") or "quick")
@@ -98,18 +105,26 @@ def prepare(arguments):
     arguments.output.mkdir(parents=True, exist_ok=True)
     arguments.figures.mkdir(parents=True, exist_ok=True)
     os.environ["FIGURES_DIR"] = str(arguments.figures.resolve())
+    search = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(search)  # the notebooks import `utils`
 
 
 def read(path):
+    """Read a notebook; raise ValueError if it is not one."""
     import nbformat
 
-    return nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # nbformat raises whatever a damaged file leads to
+        raise ValueError(f"{path} is not a notebook ({error})") from error
+    return notebook
 
 
 def execute(notebook, path, target, bar):
-    """Run all cells in a fresh kernel, in the notebook's own folder; write the result whole.
+    """Run all cells in a fresh kernel, in the notebook's own folder; write the result.
 
-    A cell that fails ends it: the notebook is written as far as it came, to see where.
+    A cell that fails ends it: the notebook is written as far as it came.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -126,7 +141,7 @@ def execute(notebook, path, target, bar):
         record_timing=False,
     )
     try:
-        client.execute()
+        asyncio.run(run_all_cells(client))
     except CellExecutionError as error:
         if target == path:  # the reader's own notebook stays as it was
             target = path.with_suffix(".failed.ipynb")
@@ -140,11 +155,50 @@ def execute(notebook, path, target, bar):
     os.replace(temporary, target)
 
 
-def shrink(notebook, limit=100_000):
-    """Make JPEGs of the pictures in the outputs that are larger than `limit` bytes as PNG.
+async def run_all_cells(client, patience=5):
+    """Run the notebook; on Ctrl-C or SIGTERM end its kernel and raise KeyboardInterrupt.
 
-    Noise does not compress without loss, and a notebook in git should stay under 1.5 MB. The
-    figures saved to files are not touched.
+    patience: seconds that an interrupted cell has to save its work; a second signal ends it at
+    once. nbclient's own handlers, which end in a trace-back, are left out: it does without where
+    the event loop raises RuntimeError, as it does outside of the main thread.
+    """
+    loop, interrupts = asyncio.get_running_loop(), []
+    execution = asyncio.ensure_future(client.async_execute())
+
+    async def end():
+        if client.km is not None and client.km.has_kernel:
+            await client.km.interrupt_kernel()
+            await asyncio.wait([execution], timeout=patience)
+        cancel()
+
+    def cancel():
+        client.shutdown_kernel = "immediate"  # a graceful end of a busy kernel is a trace-back
+        execution.cancel()
+
+    def interrupt():
+        interrupts.append(cancel() if interrupts else asyncio.ensure_future(end()))
+
+    def refuse(*_):
+        raise RuntimeError("the signals are handled already")
+
+    if os.name != "nt":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupt)
+    loop.add_signal_handler, loop.remove_signal_handler = refuse, lambda _: False
+    try:
+        await execution
+    except BaseException:
+        if not interrupts:
+            raise
+    if interrupts:
+        raise KeyboardInterrupt
+
+
+def shrink(notebook, limit=100_000):
+    """Convert PNG pictures of more than `limit` bytes in the outputs to JPEG.
+
+    Noise does not compress without loss, and a notebook in git should stay under 1.5 MB. Figures
+    saved as files are left alone.
     """
     from PIL import Image
 
@@ -156,13 +210,13 @@ def shrink(notebook, limit=100_000):
                 buffer = io.BytesIO()
                 picture.save(buffer, "JPEG", quality=75, optimize=True)
                 jpeg = base64.b64encode(buffer.getvalue()).decode()
-                if len(jpeg) < len(png):  # a drawing of few colours is smaller as it is
+                if len(jpeg) < len(png):  # a drawing of few colours is smaller as PNG
                     del output["data"]["image/png"]
                     output["data"]["image/jpeg"] = jpeg
 
 
 def new_figures(folder, notebook, started):
-    """List (figure, notebook, file, seconds since the one before) of what was drawn since."""
+    """List (figure, notebook, file, seconds since the one before) of what was drawn since then."""
     drawn = sorted((path.stat().st_mtime, path) for path in folder.glob("*.png"))
     figures, before = [], started
     for moment, path in drawn:
@@ -173,12 +227,18 @@ def new_figures(folder, notebook, started):
 
 
 def print_table(figures):
-    titles = [f[0].replace("fig_8_0", "8-").replace("fig_8_", "8-") for f in figures]
-    width = max([10, *map(len, titles)])
-    print(f"{'figure':{width}} {'notebook':24} {'seconds':>7}  file")
-    for title, (_, notebook, path, seconds) in sorted(zip(titles, figures, strict=True)):
-        print(f"{title:{width}} {notebook:24} {seconds:7.1f}  {os.path.relpath(path)}")
-    print(f"{len(figures)} figures", file=sys.stderr if not figures else sys.stdout)
+    """Print the figures in the order of their numbers."""
+    rows = [("figure", "notebook", "seconds", "file")]
+    for name, notebook, path, seconds in sorted(figures, key=_by_number):
+        title = name.replace("fig_8_0", "8-").replace("fig_8_", "8-")
+        rows.append((title, notebook, f"{seconds:.1f}", os.path.relpath(path)))
+    print("\n".join(lay_out(rows, right=(2,))))
+    print(f"{len(figures)} figures", file=sys.stdout if figures else sys.stderr)
+
+
+def _by_number(figure):
+    """Sort 8-2 before 8-10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", figure[0])]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The discrete chain: against simulation, Gaussian conditioning, published numbers, schedules."""
+"""The discrete chain against simulation, Gaussian conditioning, published numbers, schedules."""
 
 import keras
 import numpy as np
@@ -47,26 +47,26 @@ def test_published_numbers():
     linear, cosine = linear_betas(), cosine_betas()
     assert linear.dtype == cosine.dtype == np.float64 and len(linear) == len(cosine) == 1000
     assert (linear[0], linear[-1]) == (1e-4, 0.02)
-    # Ho et al.: L_T of 1e-5 bits, for which the signal that is left is 4.04e-5.
+    # Ho et al.: L_T of 1e-5 bits, which leaves a signal variance of 4.04e-5.
     np.testing.assert_allclose(Chain(linear).alpha_bars[-1], 4.04e-5, atol=5e-8)
     # Nichol and Dhariwal: s = 0.008 was chosen so that sqrt(beta_1) is a bit less than 1/127.5.
     assert 0.8 / 127.5 < np.sqrt(cosine[0]) < 1 / 127.5
     assert cosine[-1] == 0.999 and (cosine[:-1] < 0.999).all() and (np.diff(cosine) > 0).all()
 
 
-def test_fewer_linear_steps_leave_about_as_much_signal():
+def test_any_number_of_linear_steps_leaves_about_as_much_signal():
     left = [np.log(Chain(linear_betas(steps)).alpha_bars[-1]) for steps in (250, 1000, 4000)]
     np.testing.assert_allclose(left, left[1], rtol=0.05)
 
 
 def test_cosine_betas_multiply_to_the_cosine():
-    times = np.arange(1, 100) / 100  # but for the last step, which is clipped
+    times = np.arange(1, 100) / 100  # without the last step, which is clipped
     curve = [np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2 for t in (*times, 0)]
     expected = np.array(curve[:-1]) / curve[-1]
     np.testing.assert_allclose(Chain(cosine_betas(100)).alpha_bars[:-1], expected, rtol=1e-10)
 
 
-def test_the_jump_has_the_moments_of_the_single_steps(chain):
+def test_the_jump_has_the_moments_of_the_steps(chain):
     covariance, ways = joint_covariance(chain)
     np.testing.assert_allclose(chain.signal_rates, ways[1:, 0], rtol=1e-10)
     np.testing.assert_allclose(chain.noise_rates**2, (ways[1:, 1:] ** 2).sum(axis=1), rtol=1e-9)
@@ -89,24 +89,7 @@ def test_the_posterior_is_that_of_gaussian_conditioning(chain):
         np.testing.assert_allclose(chain.posterior_variances[index], variance, rtol=1e-6)
 
 
-def test_the_posterior_is_bayes_rule_done_numerically():
-    chain, step, image, noisy = CHAINS["linear"], 25, 0.7, -0.4
-    grid = np.linspace(-8, 8, 200_001)
-
-    def gauss(x, mean, variance):
-        return np.exp(-((x - mean) ** 2) / (2 * variance))
-
-    before = chain.alpha_bars[step - 1]
-    density = gauss(grid, np.sqrt(before) * image, 1 - before)
-    density *= gauss(noisy, np.sqrt(1 - chain.betas[step]) * grid, chain.betas[step])
-    density /= density.sum()
-    mean = (grid * density).sum()
-    means, variances = chain.posterior(np.full((1, 1), image), np.full((1, 1), noisy), [step])
-    np.testing.assert_allclose(means, mean, rtol=1e-7)
-    np.testing.assert_allclose(variances, ((grid - mean) ** 2 * density).sum(), rtol=1e-7)
-
-
-def test_the_step_next_to_the_picture_adds_no_noise(chain):
+def test_the_last_step_back_returns_the_image(chain):
     images, noisy = np.random.default_rng(0).normal(size=(2, 3, 4, 4, 3))
     means, variances = chain.posterior(images, noisy, np.zeros(3, int))
     np.testing.assert_allclose(means, images, rtol=1e-12)
@@ -115,8 +98,7 @@ def test_the_step_next_to_the_picture_adds_no_noise(chain):
 
 
 def test_single_steps_and_the_jump_agree_by_simulation():
-    # 200,000 walks: a mean is off by 1/447 of the deviation, a variance by 1/316 of itself;
-    # five times as much is allowed.
+    # Allow five standard errors of the mean and of the variance.
     chain, count, random = CHAINS["linear"], 200_000, np.random.default_rng(1)
     images = np.full((count, 1), 1.5)
     walked, last = images, 29
@@ -129,7 +111,7 @@ def test_single_steps_and_the_jump_agree_by_simulation():
         assert abs(found.var() / variance - 1) < 5 * np.sqrt(2 / count)
 
 
-def test_each_image_of_a_batch_is_at_its_own_step():
+def test_each_image_of_a_batch_has_its_own_step():
     chain, random = CHAINS["cosine"], np.random.default_rng(0)
     images, noises = random.normal(size=(2, 3, 2, 2, 1)).astype("float32")
     steps = np.array([0, 39, 7])
@@ -155,11 +137,11 @@ def test_a_chain_from_a_schedule_has_its_rates_at_each_step(schedule, steps):
         np.testing.assert_allclose(chain.signal_rates[index], signal_rate, rtol=1e-5, atol=1e-7)
 
 
-def test_as_a_schedule_it_goes_through_the_chain_and_ends_at_the_picture(chain):
+def test_as_a_schedule_it_visits_each_step_and_ends_at_the_image(chain):
     schedule, count = chain.as_schedule(), len(chain)
     times = np.arange(count + 1) / count
-    for shown in (times, 1 - np.arange(count + 1)[::-1] / count):  # rounded otherwise
-        noise_rates, signal_rates = map(np.asarray, schedule(shown))
+    for rounded in (times, 1 - np.arange(count + 1)[::-1] / count):
+        noise_rates, signal_rates = map(np.asarray, schedule(rounded))
         np.testing.assert_allclose(noise_rates, [0, *chain.noise_rates], rtol=1e-6)
         np.testing.assert_allclose(signal_rates, [1, *chain.signal_rates], rtol=1e-6)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
@@ -167,21 +149,21 @@ def test_as_a_schedule_it_goes_through_the_chain_and_ends_at_the_picture(chain):
     np.testing.assert_array_equal(again.chain.betas, chain.betas)
 
 
-def test_even_times_fall_on_each_step_equally_often():
+def test_uniform_times_fall_on_each_step_equally_often():
     chain = CHAINS["offset"]
     times = (np.arange(20_000) + 0.5) / 20_000
     noise_rates = np.asarray(chain.as_schedule()(times))[0]
     values, counts = np.unique(noise_rates, return_counts=True)
-    kept = values > 0  # the first hundredth of a step is the picture's
+    kept = values > 0  # the first hundredth of a step is the clean image
     np.testing.assert_allclose(values[kept], chain.noise_rates, rtol=1e-6)
     np.testing.assert_allclose(counts[kept], 1000, atol=11)
 
 
 @pytest.mark.parametrize("variance", ["small", "large"])
-def test_ancestral_sampling_takes_the_steps_of_the_tables(chain, variance):
-    """A denoiser that knows the image: each step's mean and variance are looked up."""
+def test_ancestral_sampling_takes_the_steps_in_the_tables(chain, variance):
+    """With a denoiser that knows the image, each step has the posterior's mean and variance."""
     count, seen = len(chain), []
-    image = np.full((1, 100, 100, 3), 0.4, "float32")  # 30,000 numbers, all alike
+    image = np.full((1, 100, 100, 3), 0.4, "float32")  # 30,000 equal numbers
 
     def denoise(noisy_images, noise_rates, signal_rates):
         return (noisy_images - signal_rates * image) / noise_rates, image
@@ -201,12 +183,12 @@ def test_ancestral_sampling_takes_the_steps_of_the_tables(chain, variance):
         means, variances = chain.posterior(image, seen[k], [step])
         expected = chain.betas[step] if variance == "large" else float(variances.ravel()[0])
         drawn = (seen[k + 1] - means) / np.sqrt(expected)
-        # 30,000 draws: the mean is off by 1/173, the variance by 1/122; five times is allowed.
+        # 30,000 draws: five standard errors, 1/173 for the mean and 1/122 for the variance
         assert abs(drawn.mean()) < 5 / 173 and abs(drawn.var() - 1) < 5 / 122
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20])
-def test_one_network_draws_the_same_by_chain_and_by_continuous_schedule(trained, steps):
+def test_chain_and_continuous_schedule_generate_the_same(trained, steps):
     model = trained.model
     noise = initial_noise(3, model.image_size, seed=4)
     chain = Chain.from_schedule(model.schedule, steps).as_schedule()
@@ -222,9 +204,7 @@ def test_one_network_draws_the_same_by_chain_and_by_continuous_schedule(trained,
         assert np.abs(large - small).max() > 1e-3 * scale
 
 
-def test_a_model_is_trained_on_a_chain_with_symmetric_images_and_comes_back(
-    painted, tmp_path, tiny
-):
+def test_a_model_trained_on_a_chain_with_symmetric_images_reloads(painted, tmp_path, tiny):
     schedule = Chain(linear_betas(1000)).as_schedule()
     model = DiffusionModel(build_unet(16, (8, 16), 1, 8), schedule)
     model.set_statistics(0.5, 0.25)
@@ -239,13 +219,18 @@ def test_a_model_is_trained_on_a_chain_with_symmetric_images_and_comes_back(
     np.testing.assert_array_equal(again.generate(1, 3, seed=0), model.generate(1, 3, seed=0))
 
 
-def test_symmetric_images_are_the_pictures_from_minus_one_to_one(painted):
-    pictures = np.array([[[[0, 51, 255]]]], "uint8")
-    np.testing.assert_allclose(to_symmetric(pictures), [[[[-1, -0.6, 1]]]], atol=1e-6)
+def test_symmetric_images_range_from_minus_one_to_one(painted):
+    levels = np.array([[[[0, 51, 255]]]], "uint8")
+    np.testing.assert_allclose(to_symmetric(levels), [[[[-1, -0.6, 1]]]], atol=1e-6)
     np.testing.assert_allclose(
         from_symmetric(to_symmetric(painted.images)), painted.images / 255, atol=1e-6
     )
     np.testing.assert_array_equal(from_symmetric(np.float32([-3, 3])), [0, 1])
+
+
+def noised(steps, count=1):
+    images = np.ones((count, 2))
+    return CHAINS["one step"].q_sample(images, steps, images)
 
 
 @pytest.mark.parametrize(
@@ -261,14 +246,13 @@ def test_symmetric_images_are_the_pictures_from_minus_one_to_one(painted):
         (lambda: cosine_betas(2.5), "got 2.5"),
         (lambda: cosine_betas(True), "got True"),
         (lambda: Chain.from_schedule(LinearSchedule(), -1), "got -1"),
-        (lambda: CHAINS["one step"].q_sample(np.ones((1, 2)), [1], np.ones((1, 2))), "0 to 0"),
-        (lambda: CHAINS["one step"].q_sample(np.ones((1, 2)), [-1], np.ones((1, 2))), "got -1"),
-        (lambda: CHAINS["one step"].q_sample(np.ones((1, 2)), [0.0], np.ones((1, 2))), "float64"),
-        (lambda: CHAINS["one step"].q_sample(np.ones((2, 2)), [0], np.ones((2, 2))), "2 whole"),
-        (lambda: ancestral(None, None, None, 3, variance="middle"), "'middle'.*small, large"),
+        (lambda: noised([1]), "0 to 0"),
+        (lambda: noised([-1]), "got -1"),
+        (lambda: noised([0.0]), "float64"),
+        (lambda: noised([0], count=2), "2 whole"),
     ],
 )
-def test_what_cannot_be_is_named_in_one_line(make, words):
+def test_a_bad_value_is_named_in_one_line(make, words):
     with pytest.raises(ValueError, match=words) as error:
         make()
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Walks between noises: the formula, and what each walk keeps."""
+"""Paths between noises: the formula, and what each path keeps."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_slerp_keeps_the_length_of_correlated_noises_where_the_chapters_formula_
     assert np.linalg.norm(middle) > 1.3 * np.linalg.norm(a)
 
 
-def test_slerp_goes_at_even_speed_from_b_to_a(noises):
+def test_slerp_moves_at_constant_speed_from_b_to_a(noises):
     a, b = (noise / np.linalg.norm(noise) for noise in noises)
     walk = np.asarray(slerp(a, b, TIMES)).reshape(9, -1).astype("float64")
     np.testing.assert_allclose(walk[0], b.ravel(), atol=1e-5)
@@ -70,21 +70,35 @@ def test_each_pair_of_a_batch_has_its_own_angle(noises):
         spherical_interpolation(a, b, 0.3)
 
 
-def test_walks_go_round_from_each_noise_to_the_next():
+def test_walks_lead_from_each_noise_to_the_next_and_back_to_the_first():
     noises = np.asarray(initial_noise(3, 16, seed=2))
     rows = np.asarray(walks(noises, 5)).reshape(3, 5, 16, 16, 3)
     for row in range(3):
         np.testing.assert_allclose(rows[row, 0], noises[row], atol=1e-5)
         np.testing.assert_allclose(rows[row, -1], noises[(row + 1) % 3], atol=1e-5)
     np.testing.assert_allclose(rows[0, 2], slerp(noises[0], noises[1], 0.5), atol=1e-5)
-    with pytest.raises(ValueError, match="2 noises and 2 columns or more, got 1 and 5"):
-        walks(noises[:1], 5)
 
 
-def test_bad_noises_are_refused(noises):
-    with pytest.raises(ValueError, match="opposite"):
-        slerp(noises[0], -noises[0], 0.5)
-    with pytest.raises(ValueError, match="shape"):
-        spherical_interpolation(noises[0], noises[:, :16], 0.5)
-    with pytest.raises(ValueError, match="0"):
-        initial_noise(0, 32)
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda a, b: slerp(a, -a, 0.5), "opposite"),
+        (lambda a, b: slerp(a, 0 * a, 0.5), "b = 0"),
+        (lambda a, b: slerp(np.stack([a, 0 * a]), np.stack([b, b]), 0.5), "a = 0"),
+        (lambda a, b: spherical_interpolation(a, b[:16], 0.5), "shape"),
+        (lambda a, b: walks(a[None], 5), "got 1 and 5"),
+        (lambda a, b: initial_noise(0, 32), "got 0"),
+        (lambda a, b: initial_noise(1, 4, seed=2**32), "seed.*4294967296"),
+        (lambda a, b: initial_noise(1, 4, seed=-1), "seed.*-1"),
+        (lambda a, b: initial_noise(1, 4, seed=1.5), "seed.*1.5"),
+    ],
+)
+def test_noises_and_seeds_that_will_not_do_are_refused_in_one_line(noises, make, words):
+    with pytest.raises(ValueError, match=words) as error:
+        make(*noises)
+    assert "\n" not in str(error.value)
+
+
+def test_the_largest_seed_and_numpy_integers_draw(noises):
+    assert np.isfinite(np.asarray(initial_noise(1, 4, seed=2**32 - 1))).all()
+    np.testing.assert_array_equal(initial_noise(2, 32, seed=np.int64(1)), noises)

@@ -1,16 +1,19 @@
-"""The model: statistics, averages, drawing, and coming back from a file."""
+"""The model: statistics, averages, generating images, saving and loading."""
 
 import json
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
 
 from diffusion.latents import initial_noise
-from diffusion.model import DiffusionModel, scale_pixels
-from diffusion.schedules import OffsetCosineSchedule
+from diffusion.model import DiffusionModel
+from diffusion.objectives import VelocityObjective
+from diffusion.schedules import CosineSchedule, OffsetCosineSchedule
+from diffusion.support.pixels import scale_pixels
 from diffusion.training.loop import build, load_model
 from diffusion.unet import build_unet
 
@@ -38,12 +41,12 @@ def test_denormalize_undoes_normalize_and_clips(model, painted):
     assert np.asarray(model.denormalize(np.full((1, 2, 2, 3), 99.0, "float32"))).max() == 1.0
 
 
-def test_bytes_and_floats_are_the_same_picture(painted):
+def test_bytes_and_floats_are_the_same_image(painted):
     floats = (painted.images[:2] / 255.0).astype("float32")
     np.testing.assert_allclose(scale_pixels(painted.images[:2]), scale_pixels(floats), atol=1e-7)
 
 
-def test_denoise_undoes_the_mixing_when_the_noise_is_known(model, painted):
+def test_denoise_recovers_the_images_when_the_noise_is_known(model, painted):
     images = np.asarray(model.normalize(painted.images[:3]))
     noises = np.random.default_rng(0).normal(size=images.shape).astype("float32")
     times = np.float32([0.1, 0.5, 0.9]).reshape(3, 1, 1, 1)
@@ -59,10 +62,12 @@ def test_denoise_undoes_the_mixing_when_the_noise_is_known(model, painted):
     pred_noises, pred_images = model.denoise(noisy_images, noise_rates, signal_rates, training=True)
     np.testing.assert_array_equal(pred_noises, noises)
     np.testing.assert_allclose(pred_images, images, atol=1e-4)
-    np.testing.assert_allclose(seen[0], np.asarray(noise_rates) ** 2)  # the variance is fed
+    np.testing.assert_allclose(
+        seen[0], np.asarray(noise_rates) ** 2
+    )  # the network gets the variance
 
 
-def test_each_picture_of_a_batch_gets_a_time_of_its_own(model):
+def test_each_image_of_a_batch_gets_its_own_time(model):
     noises, times = model.sample_noises_and_times((64, 8, 8, 3))
     times = np.asarray(times)
     assert times.shape == (64, 1, 1, 1) and len(np.unique(times)) > 60
@@ -93,7 +98,7 @@ def test_the_average_follows_its_formula_step_by_step(tiny, painted, warmup):
         np.testing.assert_allclose(average, value, rtol=1e-4, atol=1e-6)
 
 
-def test_the_optimizer_moves_the_network_and_never_the_average(model, painted):
+def test_the_optimizer_updates_the_network_and_never_the_average(model, painted):
     model.ema = 1.0  # keep all of the average
     model.ema_warmup = False
     before = model.ema_network.get_weights()
@@ -117,11 +122,11 @@ def test_evaluate_and_generate_use_the_average(model, painted):
     assert not np.isfinite(model.evaluate(painted.images[:8], batch_size=8, verbose=0))
 
 
-def test_the_compiled_average_is_the_network_with_its_weights_of_the_moment(trained, painted):
+def test_the_compiled_average_uses_its_current_weights(trained, painted):
     model = load_model(trained.folder)
     rates = np.full((5, 1, 1, 1), 0.5**0.5, "float32")
     noisy_images = initial_noise(5, model.image_size, seed=3)
-    for factor in (1.0, 1.1):  # the second time after the weights have moved, for fewer pictures
+    for factor in (1.0, 1.1):  # then with other weights and fewer images
         weights = [factor * weight for weight in model.ema_network.get_weights()]
         model.ema_network.set_weights(weights)
         pred_noises, _ = model.denoise(noisy_images, rates, rates)
@@ -136,7 +141,7 @@ def test_the_loss_is_the_mean_absolute_error_of_the_noise(model, painted):
     assert abs(loss - np.sqrt(2 / np.pi)) < 0.01
 
 
-def test_generate_gives_pictures_that_follow_from_the_seed(trained):
+def test_the_seed_determines_the_generated_images(trained):
     one, two = (trained.model.generate(3, 4, seed=5) for _ in range(2))
     assert one.shape == (3, 16, 16, 3) and one.dtype == np.float32
     assert one.min() >= 0 and one.max() <= 1
@@ -149,10 +154,40 @@ def test_generate_gives_pictures_that_follow_from_the_seed(trained):
     )
 
 
-def test_generate_wants_one_of_number_and_noise(trained):
-    for arguments in ({}, {"num_images": 2, "initial_noise": np.zeros((1, 16, 16, 3))}):
-        with pytest.raises(ValueError, match="either num_images or initial_noise"):
-            trained.model.generate(**arguments)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "either num_images or initial_noise"),
+        ({"num_images": 2, "initial_noise": np.zeros((1, 16, 16, 3))}, "either num_images or"),
+        ({"num_images": 1, "seed": 2**32}, "seed.*4294967296"),
+        ({"num_images": 0}, "got 0"),
+    ],
+)
+def test_generate_names_arguments_that_will_not_do(trained, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        trained.model.generate(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "objective", "options", "saturates"),
+    [
+        (CosineSchedule(), None, {}, True),
+        (CosineSchedule(), None, {"threshold": 0.995}, False),
+        (CosineSchedule(), VelocityObjective(), {}, False),
+        (OffsetCosineSchedule(), None, {}, False),
+    ],
+)
+def test_generate_warns_where_every_pixel_will_saturate(schedule, objective, options, saturates):
+    model = DiffusionModel(build_unet(16, (8, 8), 1, 8), schedule, objective=objective)
+    model.network.get_layer("pred_noises").kernel.assign(np.full((1, 1, 8, 3), 0.1))
+    model.ema_network.set_weights(model.network.get_weights())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        images = model.generate(1, 1, seed=0, **options)
+    assert ((images == 0) | (images == 1)).all() == saturates
+    assert [each.category for each in caught if "CosineSchedule" in str(each.message)] == (
+        [UserWarning] * saturates
+    )
 
 
 RELOAD = """
@@ -170,7 +205,8 @@ np.savez(out, images=images, seed=model.seed_generator.state,
 """
 
 
-def test_a_new_process_reloads_the_model_to_the_bit_and_trains_on_as_if_never_stopped(
+@pytest.mark.slow
+def test_a_new_process_reloads_the_model_to_the_bit_and_continues_training_exactly(
     trained, painted, tmp_path
 ):
     noise = np.asarray(initial_noise(2, 16, seed=3))
@@ -192,20 +228,17 @@ def test_a_new_process_reloads_the_model_to_the_bit_and_trains_on_as_if_never_st
     assert theirs["iterations"] == 12 + 3  # two epochs of six steps went before
 
 
-def test_one_file_carries_schedule_statistics_average_and_optimizer(trained):
+def test_one_file_holds_schedule_average_and_optimizer(trained):
     model, again = trained.model, load_model(trained.folder)
     assert again.schedule.get_config() == model.schedule.get_config()
     assert (again.ema, again.ema_warmup, again.loss) == (model.ema, model.ema_warmup, model.loss)
-    for ours, theirs in (
-        (model.get_weights(), again.get_weights()),
-        (
-            [np.asarray(v) for v in model.optimizer.variables],
-            [np.asarray(v) for v in again.optimizer.variables],
-        ),
-    ):
-        assert len(ours) == len(theirs) > 20
-        for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(a, b)
+    ours, theirs = (
+        [np.asarray(variable) for variable in (*each.weights, *each.optimizer.variables)]
+        for each in (model, again)
+    )
+    assert len(ours) > 40
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_readers_own_sampler_needs_no_seed(trained):
@@ -217,7 +250,7 @@ def test_a_readers_own_sampler_needs_no_seed(trained):
     np.testing.assert_allclose(drawn, trained.model.denormalize(noise), atol=1e-6)
 
 
-def test_what_could_not_be_saved_is_refused_at_once():
+def test_parts_that_could_not_be_saved_are_refused():
     network = build_unet(16, (8, 12), 1, 8)
     with pytest.raises(ValueError, match="schedule must derive"):
         DiffusionModel(network, lambda times: (times, 1 - times))
@@ -227,14 +260,14 @@ def test_what_could_not_be_saved_is_refused_at_once():
         scale_pixels(np.zeros((1, 2, 2, 3), "int64"))
 
 
-def test_pictures_of_one_colour_have_variance_zero_and_no_nan(tiny):
+def test_images_of_one_colour_normalise_without_nan(tiny):
     model = build(tiny, total_steps=1)
     for value in range(0, 256, 17):
         model.adapt(np.full((20, 16, 16, 3), value, "uint8"))
         assert np.isfinite(model.normalize(np.full((1, 16, 16, 3), value, "uint8"))).all()
 
 
-def test_what_is_no_model_is_refused_in_one_line(trained, tmp_path):
+def test_a_file_that_is_no_model_is_refused_in_one_line(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.keras.*train"):
         load_model(tmp_path / "missing.keras")
     (tmp_path / "broken.keras").write_bytes(b"not a zip")

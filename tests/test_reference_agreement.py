@@ -1,4 +1,4 @@
-"""The library against the chapter taken literally: same weights, same noise, same result."""
+"""The library against the chapter's listings: same weights, same noise, same result."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ SIZE, BATCH = 16, 4
 
 @pytest.fixture(scope="module")
 def draws():
-    """Five batches of pictures, noises and times."""
+    """Five batches of images, noises and times."""
     random = np.random.default_rng(7)
     return [
         (
@@ -33,7 +33,7 @@ def draws():
 
 
 class Replaying(DiffusionModel):
-    """The library's model, given its random numbers from outside: one batch at a time."""
+    """The library's model with given noises and times, one batch at a time."""
 
     def sample_noises_and_times(self, shape):
         return self.replay
@@ -43,7 +43,7 @@ class Replaying(DiffusionModel):
         return self.train_on_batch(images)
 
 
-def pair(draws):
+def pair(draws, reduction="mean"):
     """The chapter's model and the library's, from the same weights and statistics."""
     keras.utils.set_random_seed(3)
     architecture = {
@@ -53,7 +53,7 @@ def pair(draws):
         "embedding_dims": 8,
     }
     network = build_unet(**architecture)
-    # The last layer starts at zero, which would hide the layers below it in the first step.
+    # The last layer starts at zero, so in the first step no gradient would reach the others.
     kernel = network.get_layer("pred_noises").kernel
     kernel.assign(keras.random.normal(kernel.shape, stddev=0.1))
     model = Replaying(network, OffsetCosineSchedule())
@@ -67,7 +67,7 @@ def pair(draws):
     chapter_network = reference.build_unet(**architecture)
     chapter_network.set_weights(network.get_weights())
     mean, variance = pictures.mean(axis=(0, 1, 2)), pictures.var(axis=(0, 1, 2))
-    return model, reference.Reference(chapter_network, mean, variance)
+    return model, reference.Reference(chapter_network, mean, variance, reduction)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -82,11 +82,11 @@ def test_training_steps_agree_in_every_weight_and_average(draws, steps):
         for variable, before, a, b in zip(
             ours.weights, start, ours.get_weights(), theirs.get_weights(), strict=True
         ):
-            # Adam divides each gradient by its own size, so float32's rounding of a gradient near
-            # zero becomes part of a step: the way gone is compared, tensor by tensor.
-            gone, apart = np.linalg.norm(a - before), np.linalg.norm(a - b)
-            assert gone > 0, f"{name} {variable.path} did not move"
-            assert apart < 0.01 * gone, f"{name} {variable.path}: {apart} apart, gone {gone}"
+            # Adam divides each gradient by its own size, so rounding errors of gradients near zero
+            # become part of a step. Compare with the distance that each tensor has moved.
+            moved, apart = np.linalg.norm(a - before), np.linalg.norm(a - b)
+            assert moved > 0, f"{name} {variable.path} did not move"
+            assert apart < 0.01 * moved, f"{name} {variable.path}: {apart} apart, moved {moved}"
 
 
 def test_the_loss_of_a_step_agrees(draws):
@@ -100,12 +100,24 @@ def test_the_loss_of_a_step_agrees(draws):
         )
 
 
+def test_the_books_loss_is_a_sum_whose_gradient_is_as_many_times_ours_as_there_are_pixels(draws):
+    (_, mean), (_, total) = pair(draws), pair(draws, "sum")
+    (mean_loss, ours), (total_loss, books) = (each.gradients(*draws[0]) for each in (mean, total))
+    assert float(mean_loss) == float(total_loss)  # both report the mean
+    for one, other in zip(ours, books, strict=True):
+        one, other = BATCH * SIZE * SIZE * np.asarray(one), np.asarray(other)
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max(), rtol=1e-4)
+    # Listing 8-10: Keras's function averages over colours alone.
+    images, noises, _ = draws[0]
+    assert keras.losses.mean_absolute_error(noises, images).shape == (BATCH, SIZE, SIZE)
+
+
 def test_ddim_from_the_same_noise_agrees(draws):
     model, chapter = pair(draws)
     noise = tf.constant(np.random.default_rng(11).normal(size=(3, SIZE, SIZE, 3)), "float32")
     for steps in (1, 2, 20):
         theirs = chapter.reverse_diffusion(noise, steps)
-        # This network is not trained, so that the first step divides much noise by 0.02.
+        # This network is untrained, and the first step divides by a signal rate of 0.02.
         tolerance = 1e-4 * np.abs(theirs).max()
         ours = model.reverse_diffusion(noise, steps)
         np.testing.assert_allclose(ours, theirs, atol=tolerance, rtol=0)

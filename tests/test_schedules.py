@@ -1,11 +1,21 @@
 """Schedules: the contract that all share, and each against its own formula."""
 
+import re
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from conftest import ON_TENSORFLOW
 
-from diffusion.schedules import SCHEDULES, CosineSchedule, LinearSchedule, OffsetCosineSchedule
+from diffusion.ddpm import Chain, linear_betas
+from diffusion.schedules import (
+    SCHEDULES,
+    CosineSchedule,
+    LinearSchedule,
+    OffsetCosineSchedule,
+    warn_about_the_end,
+)
 
 
 def rates(schedule, times):
@@ -15,7 +25,7 @@ def rates(schedule, times):
 
 @pytest.fixture
 def reference():
-    """The chapter taken literally."""
+    """The chapter's listings."""
     if not ON_TENSORFLOW:
         pytest.skip("the chapter is written in TensorFlow")
     import reference
@@ -33,7 +43,7 @@ def test_squared_rates_sum_to_one(schedule):
     np.testing.assert_allclose(noise_rates**2 + signal_rates**2, 1, atol=2e-6)
 
 
-def test_a_time_has_its_rates_whatever_stands_beside_it_and_in_any_shape(schedule):
+def test_rates_depend_on_the_time_alone_in_any_order_batch_and_shape(schedule):
     times = np.random.default_rng(0).uniform(size=64).astype("float32")
     noise_rates, signal_rates = rates(schedule, times)
     order = np.random.default_rng(1).permutation(64)
@@ -58,18 +68,24 @@ def test_linear_schedule_agrees_with_the_cumulative_product(reference):
     np.testing.assert_allclose(noise_rates**2, noise_variances, rtol=3e-5)
 
 
-def test_a_linear_schedule_of_large_rates_agrees_with_its_product_too():
-    betas = 0.001 + np.arange(50) / 50 * (0.5 - 0.001)
-    _, signal_rates = rates(LinearSchedule(0.001, 0.5, 50), np.arange(50) / 50)
+def test_a_linear_schedule_of_few_large_steps_agrees_with_its_product_too():
+    betas = 20 * (0.0005 + np.arange(50) / 50 * (0.04 - 0.0005))  # 1000 / 50 times the rates
+    _, signal_rates = rates(LinearSchedule(0.0005, 0.04, 50), np.arange(50) / 50)
     np.testing.assert_allclose(signal_rates**2, np.cumprod(1 - betas), rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [50, 100, 4000])
+def test_a_linear_schedule_leaves_no_signal_whatever_its_steps_and_agrees_with_the_chain(steps):
+    chain = np.log(Chain(linear_betas(steps)).signal_rates)
+    _, signal_rates = rates(LinearSchedule(steps=steps), np.arange(steps) / steps)
+    np.testing.assert_allclose(np.log(signal_rates), chain, rtol=3 / steps, atol=1e-7)
+    assert rates(LinearSchedule(steps=steps), 1)[1] < 0.007  # 0.60 for 100 steps, were it not so
 
 
 def test_cosine_schedule_is_a_quarter_turn(reference):
     times = np.linspace(0, 1, 33)
-    noise_rates, signal_rates = rates(CosineSchedule(), times)
-    expected_noise_rates, expected_signal_rates = reference.cosine_diffusion_schedule(times)
-    np.testing.assert_allclose(noise_rates, expected_noise_rates, atol=1e-6)
-    np.testing.assert_allclose(signal_rates, expected_signal_rates, atol=1e-6)
+    expected = reference.cosine_diffusion_schedule(times)
+    np.testing.assert_allclose(rates(CosineSchedule(), times), expected, atol=1e-6)
 
 
 def test_offset_cosine_schedule_keeps_to_its_signal_rates(reference):
@@ -80,20 +96,41 @@ def test_offset_cosine_schedule_keeps_to_its_signal_rates(reference):
     np.testing.assert_allclose([noise_rates, signal_rates], expected, atol=1e-6)
 
 
-def test_a_saved_schedule_comes_back_equal():
-    for schedule in (LinearSchedule(0.001, 0.05, 300), OffsetCosineSchedule(0.1, 0.9)):
-        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-        assert type(again) is type(schedule) and again.get_config() == schedule.get_config()
+@pytest.mark.parametrize(
+    "schedule", [LinearSchedule(0.001, 0.05, 300), OffsetCosineSchedule(0.1, 0.9)], ids=repr
+)
+def test_a_saved_schedule_comes_back_equal(schedule):
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert type(again) is type(schedule) and again.get_config() == schedule.get_config()
 
 
 @pytest.mark.parametrize(
-    ("make", "value"),
+    ("kind", "arguments", "value"),
     [
-        (lambda: LinearSchedule(min_rate=0.3, max_rate=0.02), "0.3"),
-        (lambda: LinearSchedule(steps=0), "0"),
-        (lambda: OffsetCosineSchedule(max_signal_rate=1.2), "1.2"),
+        (LinearSchedule, {"min_rate": 0.3, "max_rate": 0.02}, "0.3"),
+        (LinearSchedule, {"steps": 0}, "0"),
+        (LinearSchedule, {"steps": 20}, "more than 20 steps, got steps=20"),
+        (OffsetCosineSchedule, {"max_signal_rate": 1.2}, "1.2"),
     ],
 )
-def test_numbers_out_of_range_are_named(make, value):
+def test_numbers_out_of_range_are_named(kind, arguments, value):
     with pytest.raises(ValueError, match=value):
-        make()
+        kind(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "divides_by_signal", "words"),
+    [
+        (CosineSchedule(), True, "divided.*threshold.*velocity.*OffsetCosine"),
+        (Chain([0.1, 0.3]).as_schedule(), False, r"0\.79 at time 1"),
+        (CosineSchedule(), False, None),
+        (LinearSchedule(), True, None),
+        (OffsetCosineSchedule(), True, None),
+    ],
+)
+def test_a_schedule_that_ends_where_sampling_goes_wrong_warns(schedule, divides_by_signal, words):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_about_the_end(schedule, divides_by_signal)
+    assert len(caught) == (words is not None)
+    assert not words or re.search(words, str(caught[0].message))

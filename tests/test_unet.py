@@ -1,17 +1,11 @@
-"""The U-Net: shapes, the embedding's formula, the blocks, and coming back from a file."""
+"""The U-Net: shapes, the embedding's formula, the blocks, saving and loading."""
 
 import keras
 import numpy as np
 import pytest
 
-from diffusion.unet import (
-    DownBlock,
-    FusedBatchNormalization,
-    ResidualBlock,
-    SinusoidalEmbedding,
-    UpBlock,
-    build_unet,
-)
+from diffusion.support.normalization import FusedBatchNormalization
+from diffusion.unet import DownBlock, ResidualBlock, SinusoidalEmbedding, UpBlock, build_unet
 
 
 def test_the_embedding_is_the_chapters_formula():
@@ -28,10 +22,10 @@ def test_the_embedding_stays_float32_in_a_bfloat16_network():
     layer = network.get_layer("noise_embedding")
     assert layer.compute_dtype == "float32"
     near = np.asarray(layer(np.float32([[[[0.5]]], [[[0.5001]]]])))
-    assert np.abs(near[0] - near[1]).max() > 0.1  # bfloat16 would not tell 0.5 from 0.5001
+    assert np.abs(near[0] - near[1]).max() > 0.1  # equal in bfloat16
 
 
-def test_blocks_have_the_shapes_they_promise():
+def test_blocks_have_the_documented_shapes():
     x, skips = keras.Input((16, 16, 8)), []
     assert ResidualBlock(8)(x).shape == (None, 16, 16, 8)
     assert ResidualBlock(12)(x).shape == (None, 16, 16, 12)
@@ -40,7 +34,7 @@ def test_blocks_have_the_shapes_they_promise():
     assert UpBlock(10, 3)([down, skips]).shape == (None, 16, 16, 10) and not skips
 
 
-def test_a_residual_block_whose_convolutions_are_zero_passes_its_input_on():
+def test_a_residual_block_with_zero_convolutions_is_the_identity():
     inputs = keras.Input((8, 8, 4))
     block = keras.Model(inputs, ResidualBlock(4)(inputs))
     block.layers[-2].kernel.assign(np.zeros(block.layers[-2].kernel.shape))
@@ -75,15 +69,14 @@ def test_a_network_reloads_with_safe_mode_on(tmp_path):
     again = keras.saving.load_model(tmp_path / "unet.keras", safe_mode=True)
     inputs = [np.ones((1, 16, 16, 3), "float32"), np.full((1, 1, 1, 1), 0.3, "float32")]
     np.testing.assert_array_equal(network(inputs), again(inputs))
-    kinds = {type(layer).__name__ for layer in network.layers}
-    assert "Lambda" not in kinds
+    assert not any(isinstance(layer, keras.layers.Lambda) for layer in network.layers)
 
 
 @pytest.mark.parametrize(
     ("arguments", "value"),
     [({"image_size": 30}, "30"), ({"widths": (8,)}, "widths"), ({"embedding_dims": 7}, "7")],
 )
-def test_numbers_that_do_not_fit_are_named(arguments, value):
+def test_values_out_of_range_are_named(arguments, value):
     with pytest.raises(ValueError, match=value):
         build_unet(**arguments)
 

@@ -1,16 +1,20 @@
-"""What has to be said to each of Keras's backends in its own words: compiling, steps, replicas."""
+"""Where Keras's backends differ: compiling, the state of a training step, replicas."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
+from diffusion.support.contracts import Tensor
 from diffusion.support.precision import accelerators
 
 
-def compiled(network, jit_compile=False):
-    """Return `network`, not training, as a compiled function of its two inputs.
+def compiled(network: keras.Model, jit_compile: bool = False) -> Callable[..., Tensor]:
+    """Return `network` in inference mode as a compiled function of its inputs.
 
-    It is compiled at its first call and then serves every sampler, every number of steps, and
-    on TensorFlow every batch size (on JAX it is compiled once for each). It always uses the
-    network's weights of the moment. jit_compile: have TensorFlow use XLA.
+    It is compiled at its first call and then serves every sampler, every number of steps and, on
+    TensorFlow, every batch size (JAX compiles once for each). It always uses the network's current
+    weights. jit_compile: let TensorFlow use XLA.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -24,7 +28,7 @@ def compiled(network, jit_compile=False):
     if keras.backend.backend() == "jax":
         import jax
 
-        # JAX would take the weights for constants, were they not handed over at each call.
+        # Weights that are not arguments would be compiled in as constants.
         def call(weights, state, inputs):
             return network.stateless_call(weights, state, inputs, training=False)[0]
 
@@ -37,12 +41,12 @@ def compiled(network, jit_compile=False):
     return lambda *inputs: network(list(inputs), training=False)
 
 
-def changed_state(model, state, change):
-    """Apply `change()` to the state in which a training step on JAX has left `model`'s variables.
+def changed_state(model: keras.Model, state: tuple, change: Callable[[], Any]) -> tuple:
+    """Apply `change()` to the state that a training step on JAX returns; return the new state.
 
-    state: as Keras's `train_step` returns it: values of the trainable variables, of the others and
-        of the optimizer's, and so on. change: a function that assigns to variables that are not
-        trainable. Returns the new state.
+    state: as Keras's `train_step` returns it: the values of the trainable variables, the
+        non-trainable ones, the optimizer's, and so on.
+    change: a function that assigns to non-trainable variables.
     """
     variables = (model.trainable_variables, model.non_trainable_variables)
     new_values = [
@@ -58,28 +62,28 @@ def changed_state(model, state, change):
     return (state[0], non_trainable, *state[2:])
 
 
-def replica():
-    """Which replica of how many computes this, under a `tf.distribute` strategy; else 0 and 1.
+def replica() -> tuple[int, int]:
+    """Return this replica's index and the number of replicas under `tf.distribute`, else (0, 1).
 
-    All replicas draw the same random numbers: each draws those of the joint batch, and takes its
-    own. (JAX sees to this by itself.)
+    Every replica draws the random numbers of the joint batch and uses its own share of them. (JAX
+    does this by itself.)
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        context = tf.distribute.get_replica_context()  # None outside of a step
+        context = tf.distribute.get_replica_context()  # None outside a step
         if context is not None and context.num_replicas_in_sync > 1:
             return context.replica_id_in_sync_group, context.num_replicas_in_sync
     return 0, 1
 
 
-def compile_with_xla():
-    """What to pass as `jit_compile`: XLA makes a GPU faster, and TensorFlow on a CPU slower."""
+def compile_with_xla() -> str | bool:
+    """Return the value for `jit_compile`: XLA pays on a GPU, but slows TensorFlow down on a CPU."""
     return "auto" if accelerators() or keras.backend.backend() != "tensorflow" else False
 
 
-def compiling(tensor):
-    """Return whether `tensor` stands in a function that is being compiled, and has no value."""
+def compiling(tensor: Tensor) -> bool:
+    """Return whether `tensor` belongs to a function being compiled, so that it has no value yet."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

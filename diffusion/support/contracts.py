@@ -5,9 +5,13 @@ protocols says will do; there is nothing to derive from. Images are normalised a
 `(B, S, S, 3)`; rates are `(B, 1, 1, 1)` and stand beside them.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 Tensor: TypeAlias = Any  # a tensor of Keras's backend or a NumPy array; no one type covers both
+Seed: TypeAlias = Any  # an int from 0 to 2**32 - 1, a `keras.random.SeedGenerator`, or None
+# on_step(step, noisy_images, pred_noises, pred_images): called at each network evaluation
+OnStep: TypeAlias = Callable[[int, Tensor, Tensor, Tensor], Any]
 
 
 class Schedule(Protocol):
@@ -46,7 +50,8 @@ class Denoise(Protocol):
         """Return (pred_noises, pred_images), both of the shape of `noisy_images` (B, S, S, 3).
 
         The two fit together: `signal_rates * pred_images + noise_rates * pred_noises` is the noisy
-        image. Wrap a `denoise` in another (`samplers.thresholded` does), and every sampler has it.
+        image. Wrap a `denoise` in another, as `thresholding.thresholded` does, and every sampler
+        has it.
         """
 
 

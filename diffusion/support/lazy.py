@@ -1,9 +1,13 @@
 """Public names that a package loads on first use (PEP 562), so that importing it stays cheap."""
 
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 
-def lazy_names(package, modules):
+def lazy_names(
+    package: str, modules: dict[str, tuple[str, ...]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return `__getattr__`, `__dir__` and `__all__` for the package named `package`.
 
     modules: {module, relative to the package: the public names it defines}.

@@ -1,22 +1,68 @@
-"""Batch normalization in one fused operation on TensorFlow."""
+"""Normalisation: of the images by their statistics, and of a network's batches in one operation."""
+
+from typing import Any
 
 import keras
-from keras import layers
+import numpy as np
+from keras import layers, ops
 
 from diffusion.support.backend import replica
+from diffusion.support.contracts import Tensor
+from diffusion.support.pixels import colour_statistics, scale_pixels
+
+
+class NormalizedImages:
+    """Mixin for a model that normalises images by their mean and variance: its `normalizer`."""
+
+    normalizer: Any
+
+    @staticmethod
+    def build_normalizer() -> layers.Normalization:
+        """Return a layer, saved with the model, that keeps a mean and a variance per colour."""
+        normalizer = layers.Normalization(name="normalizer", dtype="float32")
+        normalizer.build((None, None, None, 3))
+        return normalizer
+
+    def adapt(self, images: Tensor) -> None:
+        """Learn each colour's mean and variance from `images` (N, S, S, 3), uint8 or in [0, 1]."""
+        self.set_statistics(*colour_statistics(images))
+
+    def set_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Set the images' mean and variance, as numbers or one per colour, instead of `adapt`.
+
+        Mean 0.5 and variance 0.25 map images in [0, 1] to [-1, 1], as in DDPM.
+        """
+        mean, variance = np.broadcast_to(mean, 3), np.broadcast_to(variance, 3)
+        self.normalizer.set_weights([mean, variance, np.array(0)])  # the third is not used
+        self.normalizer.finalize_state()  # computes `mean` and `variance` from the weights
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether `adapt` or `set_statistics` has been called."""
+        mean, variance, _ = self.normalizer.get_weights()
+        return (mean != 0).any() or (variance != 1).any()
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Map images, uint8 or float in [0, 1], to float32 with mean 0 and variance 1."""
+        return self.normalizer(scale_pixels(images))
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, S, S, 3) back to [0, 1], clipped."""
+        images = self.normalizer.mean + images * ops.sqrt(self.normalizer.variance)
+        return ops.clip(images, 0.0, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="diffusion")
 class FusedBatchNormalization(layers.BatchNormalization):
-    """Keras's `BatchNormalization` without scale and offset, computed in one pass on TensorFlow.
+    """Keras's `BatchNormalization` without scale and offset, fused into one pass on TensorFlow.
 
-    Keras computes it there from a dozen elementwise operations in float32, and they take a quarter
-    of a training step on a CPU. This asks for TensorFlow's fused one, in the precision of the
-    input; the statistics stay float32 and the results the same. Input and output `(B, S, S, C)`.
-    Ioffe and Szegedy 2015 (arXiv:1502.03167), algorithms 1 and 2.
+    Keras composes it there from a dozen elementwise operations in float32, which take a quarter of
+    a training step on a CPU. This layer calls TensorFlow's fused operation in the input's
+    precision; the statistics stay float32 and the results the same. Input and output
+    `(B, S, S, C)`. Ioffe and Szegedy 2015 (arXiv:1502.03167), algorithms 1 and 2.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**{**kwargs, "center": False, "scale": False})
 
     def call(self, inputs, training=None, mask=None):
@@ -42,7 +88,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
             is_training=learning,
         )
         if learning:
-            # TensorFlow divides by n - 1 here; Keras, and the outputs of both, by n.
+            # TensorFlow's batch variance here is divided by n - 1, Keras's by n.
             count = tf.cast(tf.size(inputs) / tf.size(mean), "float32")
             batch_variance = batch_variance * (count - 1) / count
             kept = self.momentum

@@ -1,19 +1,22 @@
-"""Which number format the network computes in: what the machine is fast at."""
+"""Choose the precision in which this machine computes fastest."""
 
 import os
 from pathlib import Path
+from typing import Any
+
+from diffusion.support.contracts import Network
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # the processor multiplies bfloat16 by itself
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # native bfloat16 multiplication
 
 
-def choose_precision(precision="auto"):
-    """Return "float32" or "mixed_bfloat16"; "auto" becomes what this machine is fast at.
+def choose_precision(precision: str = "auto") -> str:
+    """Return "float32" or "mixed_bfloat16"; "auto" picks the faster one on this machine.
 
-    bfloat16 pays on a TPU, on an NVIDIA GPU since Ampere (compute capability 8.0), and on a
-    processor that multiplies bfloat16 by itself (Intel since Cooper Lake, AMD since Zen 4);
-    elsewhere it is emulated, and slow. Weights, loss, moving average and optimizer are float32
-    either way. Raises ValueError for another name.
+    bfloat16 is fast on a TPU, on an NVIDIA GPU since Ampere (compute capability 8.0), and on a
+    processor with bfloat16 instructions (Intel since Cooper Lake, AMD since Zen 4). Elsewhere it is
+    emulated and slow. Weights, loss, moving average and optimizer are float32 either way.
+    Raises ValueError for another name.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
@@ -24,8 +27,8 @@ def choose_precision(precision="auto"):
     return "mixed_bfloat16" if fast else "float32"
 
 
-def in_float32(network):
-    """Return a new network like `network`, its bfloat16 layers in float32; weights not copied."""
+def in_float32(network: Network) -> Any:
+    """Return a copy of `network` with its bfloat16 layers in float32; weights are not copied."""
     import keras
 
     def clone(layer):
@@ -37,9 +40,9 @@ def in_float32(network):
     return keras.models.clone_model(network, clone_function=clone)
 
 
-def accelerators():
+def accelerators() -> dict[str, bool]:
     """Return the GPUs or TPUs that Keras's backend sees: name -> whether bfloat16 is fast on it."""
-    import keras  # here, so that the environment check can ask for the flags without Keras
+    import keras  # here, so that the environment check can read the CPU flags without Keras
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -56,18 +59,18 @@ def accelerators():
     return {}
 
 
-def cpu_has_bfloat16():
+def cpu_has_bfloat16() -> bool:
     """Return whether the processor multiplies bfloat16 natively (AVX512-BF16 or AMX; Linux)."""
     return bool(BFLOAT16_FLAGS & cpu_flags())
 
 
-def cpu_flags():
-    """Return the processor's features by the names of /proc/cpuinfo; none where it is absent."""
+def cpu_flags() -> set[str]:
+    """Return the processor's features as /proc/cpuinfo names them; none where it is missing."""
     return set(cpu_info().get("flags", "").split())
 
 
-def cpu_info():
-    """Return what /proc/cpuinfo says of the first processor, name -> text; {} without it."""
+def cpu_info() -> dict[str, str]:
+    """Return the first processor's entry in /proc/cpuinfo, name -> text; {} where it is missing."""
     try:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
@@ -76,8 +79,8 @@ def cpu_info():
     return {name.strip(): text.strip() for name, _, text in pairs}
 
 
-def cpu_cores():
-    """Return how many CPU cores this process may use."""
+def cpu_cores() -> int:
+    """Return the number of CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

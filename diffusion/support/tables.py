@@ -1,11 +1,15 @@
 """Lay out a table as text or Markdown."""
 
+from collections.abc import Collection, Sequence
 
-def lay_out(rows, markdown=False, right=()):
+
+def lay_out(
+    rows: Sequence[Sequence[str]], markdown: bool = False, right: Collection[int] = ()
+) -> list[str]:
     """Return the lines of a table whose first row holds the headings.
 
-    rows: sequences of texts, all of one length. markdown: print Markdown, else padded columns.
-    right: the columns, by number, that are aligned to the right.
+    rows: of strings, all of the same length. markdown: Markdown, else columns padded with spaces.
+    right: indices of the columns to align right.
     """
     if markdown:
         rules = ("---:" if column in right else "---" for column in range(len(rows[0])))

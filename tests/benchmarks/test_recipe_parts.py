@@ -1,22 +1,17 @@
-"""The recipe's parts are added one by one, and each is given its time and no more."""
+"""The recipe's parts are added one by one, and each gets its time and no more."""
 
 import dataclasses
+import itertools
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
+from benchmarks import recipe_parts
 from diffusion.training.config import get_preset
 
-sys.path.insert(0, str(ROOT / "scripts"))
 
-import itertools
-
-import recipe_parts
-
-
-def test_from_the_chapters_recipe_to_the_presets_own_one_part_at_a_time():
+def test_each_recipe_adds_one_part_from_the_chapters_to_the_presets_own():
     preset = get_preset("laptop")
     configs = [config for _, config in recipe_parts.recipes(preset)]
     changed = [
@@ -37,13 +32,14 @@ def test_from_the_chapters_recipe_to_the_presets_own_one_part_at_a_time():
     book = get_preset("book")
     for field in ("learning_rate", "ema", "ema_warmup", "flip", "half_size_epochs"):
         assert getattr(configs[0], field) == getattr(book, field)
-    same = {"half_size_epochs": preset.half_size_epochs}  # there it is a share of the time
+    same = {"half_size_epochs": preset.half_size_epochs}  # here it is a share of the time
     assert dataclasses.replace(configs[-1], **same) == preset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half_size_epochs", [0, 1])
-def test_steps_are_taken_until_the_time_is_spent(tiny, half_size_epochs, monkeypatch):
-    """The clock goes on by a second at each look: by one at each step but the first of a stage."""
+def test_training_goes_on_until_the_time_is_spent(tiny, half_size_epochs, monkeypatch):
+    """Each reading of the clock adds a second; the first step of a stage is not counted."""
     ticks = iter(range(1000))
     monkeypatch.setattr(recipe_parts.time, "process_time", lambda: float(next(ticks)))
     images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), dtype="uint8")
@@ -55,18 +51,21 @@ def test_steps_are_taken_until_the_time_is_spent(tiny, half_size_epochs, monkeyp
     assert 0.3 < network < 1.2 and 0.3 < average < 1.2
 
 
-def test_the_rate_rises_and_falls_to_nothing():
-    budget = recipe_parts.Budget(get_preset("quick"), 100.0)
+def test_the_rate_is_warmed_up_and_lowered_to_nothing():
+    preset = get_preset("quick")
+    budget = recipe_parts.Budget(preset, 100.0)
     rates = []
     for budget.spent in (0.0, 2.0, 5.0, 50.0, 100.0):
         rates.append(budget.learning_rate())
     assert 0 < rates[0] < rates[1] < rates[2] and rates[2] > rates[3] > rates[4]
-    assert rates[3] == pytest.approx(get_preset("quick").learning_rate / 2) and rates[4] < 1e-9
+    assert rates[3] == pytest.approx(preset.learning_rate / 2) and rates[4] < 1e-9
 
 
-def test_no_time_is_refused_in_one_line(capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["recipe_parts.py", "--seconds", "0"])
+@pytest.mark.parametrize(("option", "value"), [("--seconds", "0"), ("--preset", "huge")])
+def test_a_mistake_is_named_in_one_line(capsys, monkeypatch, option, value):
+    monkeypatch.setattr(sys, "argv", ["recipe_parts", option, value])
     with pytest.raises(SystemExit) as stopped:
         recipe_parts.main()
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: --seconds must be above 0, got 0\n"
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1
+    assert option in error and repr(value) in error

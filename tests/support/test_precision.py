@@ -1,4 +1,4 @@
-"""Which number format a machine gets."""
+"""Which precision a machine gets."""
 
 import keras
 import pytest
@@ -13,7 +13,7 @@ from diffusion.support.precision import accelerators, choose_precision, cpu_flag
         ({}, False, "float32"),
         ({}, True, "mixed_bfloat16"),
         ({"an H100": True}, False, "mixed_bfloat16"),
-        ({"a T4": False}, True, "float32"),  # the processor does not matter then
+        ({"a T4": False}, True, "float32"),  # the GPU decides
     ],
 )
 def test_auto_is_what_the_machine_is_fast_at(monkeypatch, found, cpu, expected):
@@ -23,7 +23,7 @@ def test_auto_is_what_the_machine_is_fast_at(monkeypatch, found, cpu, expected):
     assert choose_precision("float32") == "float32"
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="asks TensorFlow")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="mocks TensorFlow's devices")
 def test_gpus_are_told_apart_by_their_compute_capability(monkeypatch):
     import tensorflow as tf
 

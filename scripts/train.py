@@ -202,7 +202,8 @@ def run(arguments, config):
     elif trained.interrupted:
         by = f" by {signal.Signals(trained.signal).name}" if trained.signal else ""
         steps = trained.record["steps"]
-        print(f"stopped{by} after step {steps}, saved in {folder}: continue with --resume")
+        saved = f"after step {steps}, saved in {folder}: continue with --resume"
+        print(f"stopped{by} {saved if steps else 'before the first step: nothing to save'}")
     else:
         print(f"{trained.caption}; saved in {folder / 'model.keras'}")
     return 128 + (trained.signal or signal.SIGINT) if trained.interrupted else 0

@@ -63,8 +63,9 @@ def load_flowers(
     Args:
         data_dir: the data set's folder or one above it, laid out as Kaggle does
             (`train/<class>/x.jpg`), as Oxford does (`jpg/` beside `imagelabels.mat`), or any
-            folder of pictures, where the parent folder is the class. None: what is under the
-            project's `data/`, or painted flowers if there is nothing. "painted": painted flowers.
+            folder of pictures, where the parent folder is the class. "painted": painted flowers.
+            None: the environment's DATA_DIR, else what is under the project's `data/`, or painted
+            flowers if there is nothing.
         image_size: S, at least 8.
         fit: "crop" resizes the largest centred square; "stretch" resizes the whole picture and
             gives up its aspect ratio, as listing 8-2 does. Both are bilinear and, unlike Keras's
@@ -83,6 +84,7 @@ def load_flowers(
     painted, seed = whole_number("painted", painted, least=1), whole_number("seed", seed, least=0)
     if fit not in FITS:
         raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+    data_dir = os.environ.get("DATA_DIR") or None if data_dir is None else data_dir
     if data_dir == "":
         raise ValueError("data_dir is '': name a folder of flowers, or 'painted'")
     cache_dir = _absolute(data_home() / "cache" if cache_dir is None else cache_dir)

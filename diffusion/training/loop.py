@@ -123,7 +123,8 @@ def train(
     lock = folder_lock(folder) if distribution.is_main_process() else contextlib.nullcontext()
     with lock, stop, memory_errors(config, folder / MODEL):
         while steps < end and not stop.interrupted:
-            model = _fit_part(model, steps, config, flowers, every_part, verbose)
+            with stop.abandoned_at_a_signal():  # until the first step: compiling it takes long
+                model = _fit_part(model, steps, config, flowers, every_part, verbose)
             steps = steps_taken(model)
     return Run(model, record, folder, steps < end, stop.signal)
 

@@ -110,6 +110,17 @@ def test_a_signal_ends_the_step_saves_and_draws_no_grid_and_an_ignored_one_stays
     assert "2/6 - " in capsys.readouterr().out  # the progress bar does not say 6/6
 
 
+def test_a_signal_before_the_first_step_ends_at_once_for_there_is_nothing_to_save(
+    tiny, painted, tmp_path
+):
+    begun = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    run = train(tiny, painted, tmp_path / "run", callbacks=[begun], sample_every=0, verbose=0)
+    assert run.interrupted and run.signal == signal.SIGTERM and run.record["steps"] == 0
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt), GracefulStop(tmp_path) as stop:
         signal.raise_signal(signal.SIGINT)

@@ -54,7 +54,7 @@ def one_of(names):
     return convert
 
 
-def writable(*suffixes, like=None, beside=None):
+def writable(*suffixes, like=lambda content: False, beside=None):
     """Return an argparse type: the path of a file to write, whose name ends in one of `suffixes`.
 
     Without suffixes: a picture in any format that Pillow can write. The type refuses a folder, a
@@ -67,15 +67,22 @@ def writable(*suffixes, like=None, beside=None):
 
     def convert(text):
         path = Path(text)
-        _check_place(path)
-        _check_suffix(path, suffixes)
-        _check_kind(path, like)
+        _check_file(path, like)
+        if suffixes and path.suffix.lower() not in suffixes:
+            _refuse(f"{path}: name a {' or '.join(suffixes)} file")
+        if not suffixes and not _can_hold_pictures(path.suffix.lower()):
+            _refuse(f"{path}: name a picture file, such as flowers.png")
         if beside is not None:
-            _check_place(path.with_suffix(".json"))
-            _check_kind(path.with_suffix(".json"), beside)
+            _check_file(path.with_suffix(".json"), beside)
         return path
 
     return convert
+
+
+def writable_folder(text):
+    """An argparse type: the path of a folder to write to; it is not created yet."""
+    _check_place(Path(text), Path(text))
+    return Path(text)
 
 
 def check_not_source(output, *sources):
@@ -83,13 +90,6 @@ def check_not_source(output, *sources):
     for source in (Path(source).resolve() for source in sources if source is not None):
         if source == output.resolve() or source in output.resolve().parents:
             fail(f"{output} is, or lies in, what is read ({source}): choose another place")
-
-
-def _check_suffix(path, suffixes):
-    if suffixes and path.suffix.lower() not in suffixes:
-        _refuse(f"{path}: name a {' or '.join(suffixes)} file")
-    if not suffixes and not _can_hold_pictures(path.suffix.lower()):
-        _refuse(f"{path}: name a picture file, such as flowers.png")
 
 
 def _can_hold_pictures(suffix):
@@ -102,47 +102,47 @@ def _can_hold_pictures(suffix):
     return True
 
 
-def _check_place(path):
+def _check_file(path, like):
     if path.is_dir():
         _refuse(f"{path} is a folder: name a file in it")
     if path.name in RUN_FILES and (path.parent / "run.json").exists():
         _refuse(f"{path} belongs to the run in {path.parent}: choose another name")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    _check_place(path, path.parent)
+    if path.exists() and not _may_be_replaced(path, like):
+        _refuse(f"{path} exists and is something else: choose another name, or delete it")
+
+
+def _check_place(path, folder):
+    folder = folder.absolute()
     try:
         if path.is_file():
             open(path, "ab").close()
-        with tempfile.TemporaryFile(dir=folder):
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         _refuse(f"{path} cannot be written ({error.strerror}): choose another place")
 
 
-def _check_kind(path, like):
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        return
-    try:
-        same = path.is_file() and _is_like(path, like)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        same = False  # what cannot be read is of another kind
-    if not same:
-        _refuse(f"{path} exists and is something else: choose another name, or delete it")
-
-
-def _is_like(path, like):
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        return like is not None and like(json.loads(path.read_text(encoding="utf-8")))
-    if suffix == ".keras":
-        from diffusion.support.keras_files import read_config
-
-        return like is not None and like(read_config(path))
-    if suffix in FIRST_BYTES:
-        with open(path, "rb") as file:
-            return file.read(5).startswith(FIRST_BYTES[suffix])
+def _may_be_replaced(path, like):
+    if not path.is_file() or path.stat().st_size == 0:
+        return path.is_file()
     from PIL import Image
 
-    with Image.open(path, formats=[Image.registered_extensions()[suffix]]):
-        return True
+    from diffusion.support.keras_files import read_config
+
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".json":
+            return like(json.loads(path.read_text(encoding="utf-8")))
+        if suffix == ".keras":
+            return like(read_config(path))
+        if suffix in FIRST_BYTES:
+            return path.read_bytes().startswith(FIRST_BYTES[suffix])
+        with Image.open(path, formats=[Image.registered_extensions()[suffix]]):
+            return True
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False  # what cannot be read is of another kind
 
 
 def _refuse(message):
@@ -170,6 +170,23 @@ class Parser(argparse.ArgumentParser):
             help="a .keras file or a run's folder (default: the trained model that ships, "
             "models/flowers-64.keras)",
         )
+
+    def add_count(self, name, default, words, least=1):
+        """Take a whole number; the help is `words` and the default."""
+        wanted, words = number(least=least), f"{words} (default: %(default)s)"
+        self.add_argument(name, type=wanted, default=default, help=words)
+
+    def add_seed(self):
+        """Take --seed."""
+        words = "the same seed gives the same images (default: 0)"
+        self.add_argument("--seed", type=SEED, default=0, help=words)
+
+    def add_file(self, option, kind, name, words):
+        """Take the path of a file to write, by default `name` in build/; kind: see `writable`."""
+        from diffusion.support.paths import home
+
+        words, default = f"{words} (default: build/{name})", str(home() / "build" / name)
+        self.add_argument(option, type=kind, default=default, metavar="FILE", help=words)
 
     def error(self, message):
         fail(f"{message}; {self.prog} --help lists the options")

@@ -6,8 +6,6 @@ import command
 
 from diffusion.training.config import PRESETS
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def parse_arguments():
     parser = command.Parser(
@@ -28,12 +26,8 @@ def parse_arguments():
         type=command.one_of(PRESETS),
         help="the preset whose reference to use (default: the first run's, else book)",
     )
-    add(
-        "--output",
-        type=command.writable(".png", ".svg", ".pdf", ".jpg"),
-        default=str(ROOT / "build" / "loss_curves.png"),
-        help="the picture file to write (default: build/loss_curves.png)",
-    )
+    picture = command.writable(".png", ".svg", ".pdf", ".jpg")
+    parser.add_file("--output", picture, "loss_curves.png", "the picture file to write")
     add(
         "--steps-per-epoch",
         type=command.number(least=1),

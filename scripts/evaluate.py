@@ -10,7 +10,6 @@ import sys
 import command
 
 from diffusion.data.folders import SPLITS
-from diffusion.support.paths import home
 from diffusion.support.registry import names_in
 
 PUBLISHED = " ".join(__doc__.split("\n\n", 1)[1].split())
@@ -49,12 +48,7 @@ def parse_arguments():
         metavar="N",
         help="numbers of steps, that is of network evaluations (default: 5 10 20)",
     )
-    add(
-        "--num-images",
-        type=command.number(least=8),
-        default=512,
-        help="number of images to generate each time (default: %(default)s)",
-    )
+    parser.add_count("--num-images", 512, "number of images to generate each time", least=8)
     add(
         "--encoder",
         type=encoder,
@@ -63,25 +57,15 @@ def parse_arguments():
         help="flowers (ships with the course), inception-75, inception-299 (downloaded once), or a "
         ".keras file of scripts/train_encoder.py (default: %(default)s)",
     )
-    add(
-        "--seed",
-        type=command.SEED,
-        default=0,
-        help="the same seed gives the same images (default: %(default)s)",
-    )
+    parser.add_seed()
     add(
         "--json",
         type=command.writable(".json", like=is_evaluation),
         metavar="FILE",
         help="also write the table there, as JSON",
     )
-    add(
-        "--plot",
-        type=command.writable(".png"),
-        metavar="FILE",
-        default=str(home() / "build" / "evaluation.png"),
-        help="the picture file to write (default: build/evaluation.png)",
-    )
+    picture = command.writable(".png")
+    parser.add_file("--plot", picture, "evaluation.png", "the picture file to write")
     arguments = parser.parse_args()
     for output in filter(None, (arguments.json, arguments.plot)):
         command.check_not_source(output, arguments.data_dir)

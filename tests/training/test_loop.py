@@ -138,7 +138,7 @@ def test_names_that_do_not_exist_are_refused():
         (["--objective", "eps"], "'eps': choose one of noise"),
         (["--loss-weighting", "snr"], "'snr': choose one of none"),
         (["--loss", "l1"], "'l1': choose one of mean_abs"),
-        (["--output", "file"], "file is a file"),
+        (["--output", "file"], "file cannot be written"),
         (["--output", "file/run"], "file"),
         (["--process-id", "1"], "--process-id goes with --distribute"),
     ],

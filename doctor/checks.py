@@ -146,16 +146,14 @@ def check_data(root: Path, data_dir) -> tuple:
     if data_dir == "painted":
         return OK, "painted flowers, as requested"
     folder = Path(os.path.abspath(os.path.expanduser(str(data_dir or root / "data"))))
-    remarks = []
-    sets = find_sets(folder, skip=[root / "data" / "cache"], remarks=remarks)
+    sets, remarks = find_sets(folder, skip=[root / "data" / "cache"])
     if sets:
         _, place, pictures = sets[0]
         try:
             check_records(place)
         except ValueError as error:
             return MISSING, str(error)
-        found = [f"{len(pictures):,} pictures in {short(place, root)}", *remarks]
-        return OK, "; ".join(found)
+        return OK, "; ".join([f"{len(pictures):,} pictures in {short(place, root)}", *remarks])
     if data_dir is None:
         return NOTE, "no photographs: painted flowers will be used ('make data' fetches real ones)"
     return MISSING, f"no images under {data_dir}: {ADVICE}"

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from math import isfinite
 from operator import ge, gt, le, lt
 from pathlib import Path
 
@@ -29,9 +30,10 @@ def number(kind=int, least=None, most=None, above=None, below=None):
     def convert(text):
         try:
             value = kind(text)
+            right = all(holds[words](value, bound) for words, bound in bounds.items())
         except ValueError:
-            value = None
-        if value is None or not all(holds[words](value, bound) for words, bound in bounds.items()):
+            right = False
+        if not right or not isfinite(value):
             raise argparse.ArgumentTypeError(
                 f"must be {what} {wanted}, got {text!r}".replace("  ", " ")
             )
@@ -156,7 +158,7 @@ class Parser(argparse.ArgumentParser):
         """Take --data-dir, for `load_flowers`."""
         self.add_argument(
             "--data-dir",
-            type=_data_folder,
+            type=data_folder,
             default=os.environ.get("DATA_DIR") or None,
             help="folder of flowers, or the word 'painted' (default: the environment's DATA_DIR, "
             "or what is under data/, or painted flowers)",
@@ -209,7 +211,8 @@ def model(text, recorded=False):
 recorded_model = functools.partial(model, recorded=True)  # the record of its training is needed
 
 
-def _data_folder(text):
+def data_folder(text):
+    """An argparse type: the folder of a data set, or the word "painted"."""
     if not text.strip():
         _refuse("is empty: name a folder or 'painted', or leave the option out")
     if text != "painted" and not Path(text).is_dir():
@@ -229,7 +232,7 @@ def run(main):
         fail(_advice_on_module(error.name))
     except MemoryError as error:
         fail(f"out of memory ({str(error) or 'no details'}): use smaller batches or images")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, argparse.ArgumentTypeError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("\nstopped" if sys.stderr.isatty() else "stopped", file=sys.stderr)

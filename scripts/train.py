@@ -1,6 +1,5 @@
 """Train a diffusion model on flowers: a command line over diffusion.training.loop."""
 
-import argparse
 import signal
 import sys
 
@@ -36,7 +35,7 @@ def parse_arguments():
         help="folder for the model, its record, samples/ and logs/ (default: models/PRESET-DATA; "
         "an existing model is never overwritten)",
     )
-    count, rate = command.number(least=1), command.number(float, above=0, below=float("inf"))
+    count, rate = command.number(least=1), command.number(float, above=0)
     add("--epochs", type=count, help="epochs in all")
     add("--max-steps", type=count, help="stop after this many steps in all")
     add("--resume", action="store_true", help="continue from --output's checkpoint, if it has one")
@@ -100,10 +99,7 @@ def main():
         arguments.preset, **{name: value for name, value in given.items() if value is not None}
     )
     if arguments.output is None:
-        try:
-            command.writable_folder(models_home())
-        except argparse.ArgumentTypeError as error:
-            command.fail(str(error))
+        command.writable_folder(models_home())
     if not arguments.distribute:
         for name in ("coordinator", "num_processes", "process_id"):
             if getattr(arguments, name) is not None:

@@ -154,6 +154,7 @@ def refused(monkeypatch, capsys, *arguments):
         (["--data-dir", "nowhere"], "nowhere"),
         (["--model", "nowhere"], "nowhere"),
         (["no.ipynb"], "no.ipynb"),
+        (["--output", ROOT / "notebooks"], "what is read"),
     ],
 )
 def test_bad_arguments_are_named_in_one_line(monkeypatch, capsys, arguments, word):

@@ -40,8 +40,7 @@ def cached(
     is kept on disk. Raises OSError if the folder cannot be written (before `fill` is
     called if the disk lacks the space), and whatever `fill` raises.
     """
-    key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
-    entry = entry.with_name(f"{entry.name}-{key[:20]}")
+    entry = entry.with_name(f"{entry.name}-{hash_of(depends_on)[:20]}")
     _remove_abandoned(entry.parent)
     if (finished := _open(entry, shape)) is not None:
         return finished
@@ -64,6 +63,11 @@ def cached(
         shutil.rmtree(building, ignore_errors=True)
 
 
+def hash_of(content) -> str:
+    """Return the SHA-256 of what JSON can write, in hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _open(entry, shape):
     """Return an entry's pixels and notes, or None if it is missing, damaged or edited."""
     try:
@@ -80,8 +84,7 @@ def _open(entry, shape):
 
 def _seal(notes, entry):
     """Return a hash that changes with any edit of the notes, and with the entry's name."""
-    text = json.dumps([entry.name, notes], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return hash_of([entry.name, notes])[:20]
 
 
 def _publish(building, entry, shape):

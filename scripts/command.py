@@ -11,33 +11,28 @@ import json
 import os
 import sys
 import tempfile
-from math import isfinite
-from operator import ge, gt, le, lt
+from math import inf
+from operator import ge, gt, le
 from pathlib import Path
 
 RUN_FILES = ("model.keras", "run.json", "losses.csv")  # what a run keeps in its folder
-FIRST_BYTES = {".svg": (b"<?xml", b"<svg"), ".pdf": (b"%PDF",)}
 
 
-def number(kind=int, least=None, most=None, above=None, below=None):
-    """Return an argparse type: a number of `kind` (int or float) within the given bounds."""
-    bounds = {"at least": least, "above": above, "at most": most, "below": below}
-    bounds = {words: bound for words, bound in bounds.items() if bound is not None}
-    holds = {"at least": ge, "at most": le, "above": gt, "below": lt}
+def number(kind=int, least=None, most=None, above=None):
+    """Return an argparse type: a finite number of `kind` (int or float) within these bounds."""
+    bounds = (("at least", ge, least), ("above", gt, above), ("at most", le, most))
+    bounds = [bound for bound in bounds if bound[2] is not None]
     what = "a whole number" if kind is int else "a number"
-    wanted = " and ".join(f"{words} {bound}" for words, bound in bounds.items())
+    wanted = " and ".join(f"{words} {bound}" for words, _, bound in bounds)
 
     def convert(text):
         try:
             value = kind(text)
-            right = all(holds[words](value, bound) for words, bound in bounds.items())
         except ValueError:
-            right = False
-        if not right or not isfinite(value):
-            raise argparse.ArgumentTypeError(
-                f"must be {what} {wanted}, got {text!r}".replace("  ", " ")
-            )
-        return value
+            value = inf
+        if abs(value) < inf and all(holds(value, bound) for _, holds, bound in bounds):
+            return value
+        raise argparse.ArgumentTypeError(f"must be {what} {wanted}, got {text!r}")
 
     return convert
 
@@ -72,7 +67,7 @@ def writable(*suffixes, like=lambda content: False, beside=None):
         _check_file(path, like)
         if suffixes and path.suffix.lower() not in suffixes:
             _refuse(f"{path}: name a {' or '.join(suffixes)} file")
-        if not suffixes and not _can_hold_pictures(path.suffix.lower()):
+        if not suffixes and not _first_bytes(path.suffix.lower()):
             _refuse(f"{path}: name a picture file, such as flowers.png")
         if beside is not None:
             _check_file(path.with_suffix(".json"), beside)
@@ -94,14 +89,19 @@ def check_not_source(output, *sources):
             fail(f"{output} is, or lies in, what is read ({source}): choose another place")
 
 
-def _can_hold_pictures(suffix):
+def _first_bytes(suffix):
+    """Return how a picture of this kind begins; b"" where Pillow and Matplotlib write none."""
     from PIL import Image
 
+    if suffix == ".svg":
+        return b"<?"
     try:
-        Image.new("RGB", (8, 8)).save(io.BytesIO(), Image.registered_extensions()[suffix])
-    except (KeyError, OSError, ValueError):  # unknown, or unable to write colours
-        return False
-    return True
+        Image.new("RGB", (8, 8)).save(
+            picture := io.BytesIO(), Image.registered_extensions()[suffix]
+        )
+        return picture.getvalue()[:2]
+    except (KeyError, OSError, ValueError):  # unknown, or unable to hold colours
+        return b""
 
 
 def _check_file(path, like):
@@ -127,22 +127,18 @@ def _check_place(path, folder):
 
 
 def _may_be_replaced(path, like):
-    if not path.is_file() or path.stat().st_size == 0:
+    if path.stat().st_size == 0 or not path.is_file():
         return path.is_file()
-    from PIL import Image
-
-    from diffusion.support.keras_files import read_config
-
     suffix = path.suffix.lower()
     try:
         if suffix == ".json":
             return like(json.loads(path.read_text(encoding="utf-8")))
         if suffix == ".keras":
+            from diffusion.support.keras_files import read_config
+
             return like(read_config(path))
-        if suffix in FIRST_BYTES:
-            return path.read_bytes().startswith(FIRST_BYTES[suffix])
-        with Image.open(path, formats=[Image.registered_extensions()[suffix]]):
-            return True
+        with open(path, "rb") as file:
+            return file.read(2) == _first_bytes(suffix)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False  # what cannot be read is of another kind
 
@@ -168,7 +164,7 @@ class Parser(argparse.ArgumentParser):
         """Take --model, to generate with; recorded: with the record of its training."""
         self.add_argument(
             "--model",
-            type=recorded_model if recorded else model,
+            type=functools.partial(model, recorded=recorded),
             help="a .keras file or a run's folder (default: the trained model that ships, "
             "models/flowers-64.keras)",
         )
@@ -208,9 +204,6 @@ def model(text, recorded=False):
     return Path(text)
 
 
-recorded_model = functools.partial(model, recorded=True)  # the record of its training is needed
-
-
 def data_folder(text):
     """An argparse type: the folder of a data set, or the word "painted"."""
     if not text.strip():
@@ -241,7 +234,11 @@ def run(main):
         tensorflow = sys.modules.get("tensorflow")
         if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
             raise
-        fail(_advice_on_tensorflow(error))
+        from diffusion.support.keras_files import first_line
+
+        exhausted = type(error).__name__ == "ResourceExhaustedError"
+        what = "out of memory or disk space: use smaller batches or images" if exhausted else ""
+        fail(f"{what or 'TensorFlow'} ({first_line(error)})")
     sys.exit(status)
 
 
@@ -250,13 +247,6 @@ def _advice_on_module(name):
     if str(name).startswith("tensorflow") and not asked and importlib.util.find_spec("jax"):
         return "TensorFlow is not installed, but JAX is: set KERAS_BACKEND=jax"
     return f"no module {name!r}: run 'make help', and use .venv/bin/python"
-
-
-def _advice_on_tensorflow(error):
-    first_line = error.message.partition("\n")[0]
-    if type(error).__name__ == "ResourceExhaustedError":
-        return f"out of memory or disk space ({first_line}): use smaller batches or images"
-    return f"TensorFlow: {first_line}"
 
 
 def load_keras():

@@ -87,18 +87,18 @@ def load_flowers(
     data_dir = os.environ.get("DATA_DIR") or None if data_dir is None else data_dir
     if data_dir == "":
         raise ValueError("data_dir is '': name a folder of flowers, or 'painted'")
-    cache_dir = _absolute(data_home() / "cache" if cache_dir is None else cache_dir)
+    cache = _absolute(data_home() / "cache" if cache_dir is None else cache_dir)
     folder = _absolute(data_home() if data_dir is None else data_dir)
     found = None
     if data_dir != "painted":
-        found = find_pictures(folder, skip=(cache_dir, data_home() / "cache"))
+        found = find_pictures(folder, skip=(cache, data_home() / "cache"))
     if found and found.pictures:
-        flowers = _load_found(found, folder, image_size, fit, cache_dir, progress)
+        flowers = _load_found(found, folder, image_size, fit, cache, progress)
     elif data_dir in (None, "painted"):
-        flowers = _load_painted(painted, image_size, seed, cache_dir, progress)
+        flowers = _load_painted(painted, image_size, seed, cache, progress)
     else:
         raise FileNotFoundError(f"no images under {data_dir}: {ADVICE}")
-    return flowers if splits is None else select(flowers, splits, cache_dir)
+    return flowers if splits is None else select(flowers, splits, cache)
 
 
 def read_image(path: Path | str, image_size: int, fit: str = "crop") -> np.ndarray:

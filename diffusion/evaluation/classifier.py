@@ -85,11 +85,9 @@ def train_classifier(
     keras.utils.set_random_seed(seed)
     model = build_classifier(classes, dtype=choose_precision(precision), **build_options)
     steps = len(images) // batch_size
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
     model.compile(
-        keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps),
-            weight_decay=0.01,
-        ),
+        keras.optimizers.AdamW(rate, weight_decay=0.01),
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
         metrics=["accuracy"],
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",

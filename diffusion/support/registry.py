@@ -5,6 +5,7 @@ name at once.
 """
 
 import ast
+from typing import Any
 
 from diffusion.support.paths import PACKAGE
 
@@ -20,7 +21,7 @@ def names_in(module: str, registry: str) -> tuple[str, ...]:
         if isinstance(node, (ast.Assign, ast.AnnAssign)):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             if isinstance(target, ast.Name) and target.id == registry:
-                value = node.value
-                items: list = value.keys if isinstance(value, ast.Dict) else value.elts
+                value: Any = node.value
+                items: Any = value.keys if isinstance(value, ast.Dict) else value.elts
                 return tuple(ast.literal_eval(item) for item in items)
     raise LookupError(f"diffusion.{module} has no dictionary or tuple {registry}")

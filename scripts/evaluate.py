@@ -25,13 +25,9 @@ def parse_arguments():
     add = parser.add_argument
     parser.add_model(recorded=True)
     parser.add_data_dir()
-    add(
-        "--split",
-        type=command.one_of(SPLITS),
-        default="valid",
-        help="the split to compare with: train, valid or test; data without splits holds out every "
-        "fourth image (default: %(default)s)",
-    )
+    words = "the split to compare with: train, valid or test; data without splits holds out every "
+    words += "fourth image (default: %(default)s)"
+    add("--split", type=command.one_of(SPLITS), default="valid", help=words)
     add(
         *("--samplers", "--sampler"),
         type=command.one_of(names_in("samplers", "SAMPLERS")),
@@ -40,30 +36,16 @@ def parse_arguments():
         metavar="NAME",
         help="samplers, as for generate.py (default: ddim dpm_solver)",
     )
-    add(
-        "--steps",
-        type=command.number(least=1),
-        nargs="+",
-        default=[5, 10, 20],
-        metavar="N",
-        help="numbers of steps, that is of network evaluations (default: 5 10 20)",
-    )
+    count, default = command.number(least=1), [5, 10, 20]
+    words = "numbers of steps, that is of network evaluations (default: 5 10 20)"
+    add("--steps", type=count, nargs="+", default=default, metavar="N", help=words)
     parser.add_count("--num-images", 512, "number of images to generate each time", least=8)
-    add(
-        "--encoder",
-        type=encoder,
-        default="flowers",
-        metavar="NAME",
-        help="flowers (ships with the course), inception-75, inception-299 (downloaded once), or a "
-        ".keras file of scripts/train_encoder.py (default: %(default)s)",
-    )
+    words = "flowers (ships with the course), inception-75, inception-299 (downloaded once), or a "
+    words += ".keras file of scripts/train_encoder.py (default: %(default)s)"
+    add("--encoder", type=encoder, default="flowers", metavar="NAME", help=words)
     parser.add_seed()
-    add(
-        "--json",
-        type=command.writable(".json", like=is_evaluation),
-        metavar="FILE",
-        help="also write the table there, as JSON",
-    )
+    table = command.writable(".json", like=is_evaluation)
+    add("--json", type=table, metavar="FILE", help="also write the table there, as JSON")
     picture = command.writable(".png")
     parser.add_file("--plot", picture, "evaluation.png", "the picture file to write")
     arguments = parser.parse_args()

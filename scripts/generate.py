@@ -14,34 +14,17 @@ def parse_arguments():
     parser.add_count("--num-images", 10, "number of images")
     parser.add_count("--steps", 20, "number of sampling steps")
     samplers, spacings = names_in("samplers", "SAMPLERS"), names_in("flow", "SPACINGS")
-    add(
-        "--sampler",
-        type=command.one_of(samplers),
-        default="ddim",
-        metavar="NAME",
-        help=f"one of {', '.join(samplers)}; dpm_solver needs the fewest steps, about 10 "
-        "(default: %(default)s, the chapter's)",
-    )
-    add(
-        "--spacing",
-        type=command.one_of(spacings),
-        metavar="NAME",
-        help=f"how to space the steps, for samplers that can choose: {' or '.join(spacings)}",
-    )
-    add(
-        "--threshold",
-        type=command.number(float, above=0, most=1),
-        metavar="SHARE",
-        help="dynamic thresholding: keep this share of the predicted pixels, such as 0.995, within "
-        "the range of images (default: off)",
-    )
-    add(
-        "--eta",
-        type=command.number(float, least=0, most=1),
-        default=0.0,
-        help="with ddim: noise added at each step, from 0 (none) to 1 (as much as ddpm) "
-        "(default: %(default)s)",
-    )
+    words = f"one of {', '.join(samplers)}; dpm_solver needs the fewest steps, about 10 "
+    words += "(default: %(default)s, the chapter's)"
+    add("--sampler", type=command.one_of(samplers), default="ddim", metavar="NAME", help=words)
+    words = f"how to space the steps, for samplers that can choose: {' or '.join(spacings)}"
+    add("--spacing", type=command.one_of(spacings), metavar="NAME", help=words)
+    share = command.number(float, above=0, most=1)
+    words = "dynamic thresholding: keep this share of the predicted pixels, such as 0.995, within "
+    words += "the range of images (default: off)"
+    add("--threshold", type=share, metavar="SHARE", help=words)
+    words = "with ddim: noise added at each step, from 0 (none) to 1 (as much as ddpm) (default: 0)"
+    add("--eta", type=command.number(float, least=0, most=1), default=0.0, help=words)
     parser.add_seed()
     add(
         "--interpolate",

@@ -44,7 +44,9 @@ def cached(
     _remove_abandoned(entry.parent)
     if (finished := _open(entry, shape)) is not None:
         return finished
-    building = _scratch(entry.parent)
+    # A folder name that nobody else uses, and that tells which process made it.
+    maker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{platform.node()}"
+    building = entry.parent / (_BUILDING + maker)
     try:
         with _explained(entry.parent):
             building.mkdir(parents=True)
@@ -88,10 +90,8 @@ def _seal(notes, entry):
 
 
 def _publish(building, entry, shape):
-    if entry.exists() and _open(entry, shape) is None:
-        damaged = _scratch(entry.parent)
-        os.rename(entry, damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
+    if entry.exists() and _open(entry, shape) is None:  # damaged
+        shutil.rmtree(entry, ignore_errors=True)
     # If another process was faster, its entry holds the same pixels.
     with contextlib.suppress(OSError):
         os.rename(building, entry)
@@ -99,12 +99,6 @@ def _publish(building, entry, shape):
     if finished is None:
         raise OSError(f"the entry {entry.name} cannot be put there")
     return finished
-
-
-def _scratch(cache_dir):
-    """Return a folder name that nobody else uses and that tells which process made it."""
-    maker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{platform.node()}"
-    return cache_dir / (_BUILDING + maker)
 
 
 def _allocate(path, shape):

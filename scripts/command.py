@@ -78,6 +78,8 @@ def writable(*suffixes, like=lambda content: False, beside=None):
 
 def writable_folder(text):
     """An argparse type: the path of a folder to write to; it is not created yet."""
+    if not str(text).strip():
+        _refuse(f"must be a folder, got {text!r}")
     _check_place(Path(text), Path(text))
     return Path(text)
 

@@ -1,18 +1,11 @@
 """Download the Oxford 102 flowers without an account."""
 
-import argparse
 import sys
 from pathlib import Path
 
 import command
 
 from diffusion.support.paths import data_home
-
-
-def folder(text):
-    if not text:
-        raise argparse.ArgumentTypeError("must be a folder, got ''")
-    return Path(text)
 
 
 def parse_arguments(base_url):
@@ -23,7 +16,7 @@ def parse_arguments(base_url):
     )
     add = parser.add_argument
     words = "folder for data sets (default: %(default)s)"
-    add("--data-dir", type=folder, default=data_home(), help=words)
+    add("--data-dir", type=command.writable_folder, default=data_home(), help=words)
     words = "address of the folder with the three files, for a mirror (default: %(default)s)"
     add("--base-url", default=base_url, help=words)
     add(

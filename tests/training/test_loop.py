@@ -139,6 +139,7 @@ def test_names_that_do_not_exist_are_refused():
         (["--loss-weighting", "snr"], "'snr': choose one of none"),
         (["--loss", "l1"], "'l1': choose one of mean_abs"),
         (["--output", "file"], "file cannot be written"),
+        (["--output", ""], "must be a folder, got ''"),
         (["--output", "file/run"], "file"),
         (["--process-id", "1"], "--process-id goes with --distribute"),
     ],

@@ -154,22 +154,15 @@ class Parser(argparse.ArgumentParser):
 
     def add_data_dir(self):
         """Take --data-dir, for `load_flowers`."""
-        self.add_argument(
-            "--data-dir",
-            type=data_folder,
-            default=os.environ.get("DATA_DIR") or None,
-            help="folder of flowers, or the word 'painted' (default: the environment's DATA_DIR, "
-            "or what is under data/, or painted flowers)",
-        )
+        words = "folder of flowers, or the word 'painted' (default: the environment's DATA_DIR, or "
+        words += "what is under data/, or painted flowers)"
+        default = os.environ.get("DATA_DIR") or None
+        self.add_argument("--data-dir", type=data_folder, default=default, help=words)
 
     def add_model(self, recorded=False):
         """Take --model, to generate with; recorded: with the record of its training."""
-        self.add_argument(
-            "--model",
-            type=functools.partial(model, recorded=recorded),
-            help="a .keras file or a run's folder (default: the trained model that ships, "
-            "models/flowers-64.keras)",
-        )
+        words = "a .keras file or a run's folder (default: the one that ships, flowers-64.keras)"
+        self.add_argument("--model", type=functools.partial(model, recorded=recorded), help=words)
 
     def add_count(self, name, default, words, least=1):
         """Take a whole number; the help is `words` and the default."""

@@ -203,6 +203,7 @@ def data_folder(text):
     """An argparse type: the folder of a data set, or the word "painted"."""
     if not text.strip():
         _refuse("is empty: name a folder or 'painted', or leave the option out")
+    text = os.path.expanduser(text)  # as `load_flowers` does
     if text != "painted" and not Path(text).is_dir():
         _refuse(f"no images under {text}: run 'make data', or name a folder that exists")
     return text

@@ -40,6 +40,13 @@ def test_a_wrong_name_lists_the_choices():
     assert "'c': choose one of a, b" in refused(command.one_of(("a", "b")), "c")
 
 
+def test_a_data_folder_may_be_written_from_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "flowers").mkdir()
+    assert command.data_folder("~/flowers") == str(tmp_path / "flowers")
+    assert "no images under" in refused(command.data_folder, "~/none")
+
+
 # --- files to write ---
 
 

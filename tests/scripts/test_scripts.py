@@ -134,6 +134,7 @@ ENCODER, SHIP = ("train_encoder.py", "--data-dir", "painted"), ("ship_model.py",
         ((*SHIP, "whole.keras"), "whole.keras exists"),  # a checkpoint: it has an optimizer
         ((*SHIP, "encoder.keras"), "encoder.keras exists"),
         (("ship_model.py", "RUN/none", "a.keras"), "no model at RUN/none"),
+        (("ship_model.py", "whole.keras", "a.keras"), "whole.json"),
         (("ship_model.py", "flowers.keras", "flowers.keras"), "what is read"),
         (("tensorboard.sh", "no/such/folder"), "no/such/folder"),
     ],

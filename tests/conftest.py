@@ -6,7 +6,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most of what JAX does in these tests is to compile: this takes half the time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+import importlib
 import signal
+import sys
 from pathlib import Path
 
 import keras
@@ -58,3 +60,36 @@ def trained(tiny, painted, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return train(tiny, painted, folder, tensorboard=ON_TENSORFLOW, verbose=0)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Call a script such as "evaluate.py" in this process: (status, its output, its errors)."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import command
+
+    def call(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            command.run(importlib.import_module(script.removesuffix(".py")).main)
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def mirror():
+    """A web server with small flowers to download."""
+    from mirror import FLOWERS, Mirror
+
+    server = Mirror(FLOWERS)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    """A folder of three pictures in Kaggle's layout."""
+    from flower_files import kaggle_layout
+
+    return kaggle_layout(tmp_path / "my flowers")

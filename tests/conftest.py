@@ -11,7 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
+import command
 import keras
+import numpy as np
 import pytest
 
 # A suite started in the background of a shell ignores Ctrl-C, and so would all that it starts.
@@ -23,6 +25,17 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 needs_tensorboard = pytest.mark.skipif(
     not ON_TENSORFLOW, reason="runs are shown in TensorBoard on TensorFlow alone"
 )
+
+
+def state(model):
+    """Everything a run depends on: weights, averages, optimizer, random state."""
+    values = *model.weights, *model.optimizer.variables, model.seed_generator.state
+    return [np.asarray(value) for value in values]
+
+
+def assert_same_state(one, two, **tolerances):
+    for a, b in zip(state(one), state(two), strict=True):
+        np.testing.assert_allclose(a, b, **{"rtol": 0, **tolerances})
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +78,6 @@ def trained(tiny, painted, tmp_path_factory):
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Call a script such as "evaluate.py" in this process: (status, its output, its errors)."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    import command
 
     def call(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])

@@ -129,10 +129,9 @@ def assert_complete(data_dir):
     (final,) = data_dir.iterdir()
     assert sorted(path.name for path in final.iterdir()) == ["cat_to_name.json", "dataset"]
     found = {path.relative_to(final).as_posix() for path in final.rglob("*.jpg")}
-    split = {n: "train" if n < 11 else "valid" if n < 15 else "test" for n in range(1, COUNT + 1)}
-    assert found == {
-        f"dataset/{s}/{(1, 2, 102)[n % 3]}/image_{n:05d}.jpg" for n, s in split.items()
-    }
+    splits = ["train"] * 10 + ["valid"] * 4 + ["test"] * 10
+    places = ((n, f"dataset/{split}/{(1, 2, 102)[n % 3]}") for n, split in enumerate(splits, 1))
+    assert found == {f"{place}/image_{n:05d}.jpg" for n, place in places}
     with tarfile.open(fileobj=io.BytesIO(FLOWERS[ARCHIVE])) as tar:
         for path in final.rglob("*.jpg"):
             assert path.read_bytes() == tar.extractfile(f"jpg/{path.name}").read()

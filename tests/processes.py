@@ -31,10 +31,9 @@ def start(command, folder, **environment):
 
 def run(command, folder, **environment):
     """Run to the end; return the exit code and all output."""
-    process = start(command, folder, **environment)
-    output, errors = process.communicate(timeout=120)
+    ((status, output, errors),) = end([start(command, folder, **environment)], timeout=120)
     assert "Traceback" not in output + errors
-    return process.returncode, output + errors
+    return status, output + errors
 
 
 def run_script(script, arguments, folder, **environment):
@@ -43,18 +42,33 @@ def run_script(script, arguments, folder, **environment):
     return run([runner, SCRIPTS / script, *arguments], folder, **environment)
 
 
-def run_python(program, *arguments, **environment):
-    """Run a Python program, which must not fail; return its output."""
-    finished = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
+def start_python(*arguments, **environment):
+    """Start Python in the root of the project."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **environment},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
     )
-    assert finished.returncode == 0, finished.stderr[-2000:]
-    return finished.stdout
+
+
+def run_python(program, *arguments):
+    """Run a Python program, which must not fail; return its output."""
+    ((status, output, errors),) = end([start_python("-c", program, *arguments)], timeout=300)
+    assert status == 0, errors[-2000:]
+    return output
+
+
+def end(processes, timeout):
+    """Return status, output and errors of each; the test fails if one goes on for longer."""
+    try:
+        outputs = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
 
 
 def wait_for(condition):

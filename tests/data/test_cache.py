@@ -3,17 +3,14 @@
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from flower_files import colours, load, paint
-from processes import run_python
+from processes import run_python, start_python
 
 import diffusion.data.flowers
 
@@ -177,8 +174,8 @@ def twenty(tmp_path):
 
 def start_load_that_waits(folder, tmp_path):
     """A process in the midst of decoding: it continues once `tmp_path / "go"` is there."""
-    arguments = [sys.executable, "-c", LOAD_THAT_WAITS, folder, tmp_path / "cache", tmp_path / "go"]
-    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    arguments = folder, tmp_path / "cache", tmp_path / "go"
+    process = start_python("-c", LOAD_THAT_WAITS, *arguments)
     assert process.stdout.readline() == "decoded\n"
     return process
 

@@ -3,13 +3,12 @@
 import argparse
 import errno
 import os
-import subprocess
 import sys
 
+import command
 import pytest
-from calling import assert_one_line, command
-from conftest import ON_TENSORFLOW, ROOT
 from PIL import Image
+from processes import assert_one_line, run_python
 
 from diffusion.support.files import written_whole
 
@@ -79,7 +78,7 @@ def test_folders_and_places_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "folder.png").mkdir()
     assert "is a folder" in refused(command.writable(), tmp_path / "folder.png")
     assert "cannot be written" in refused(command.writable(), tmp_path / "file" / "a.png")
-    assert command.writable()(str(tmp_path / "new" / "a.png")).parent.exists() is False
+    assert not command.writable()(str(tmp_path / "new" / "a.png")).parent.exists()
     if sys.platform == "linux":
         assert "cannot be written" in refused(command.writable(), "/proc/a.png")
 
@@ -114,22 +113,16 @@ def ended(error, capsys):
         (OSError(28, "No space left"), "No space left"),
         (MemoryError(), "out of memory"),
         (ModuleNotFoundError("no", name="numpy"), "'numpy'"),
+        ("OOM when allocating\n\nmore", "out of memory"),
     ],
 )
 def test_foreseen_errors_are_one_line_with_status_2(error, words, capsys):
+    if isinstance(error, str):
+        tf = pytest.importorskip("tensorflow")
+        error = tf.errors.ResourceExhaustedError(None, None, error)
     status, errors = ended(error, capsys)
     assert status == 2
     assert_one_line(errors, words)
-
-
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow's own errors")
-def test_tensorflows_errors_are_one_line(capsys):
-    import tensorflow as tf
-
-    error = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\n\nmore")
-    status, errors = ended(error, capsys)
-    assert status == 2
-    assert_one_line(errors, "out of memory")
 
 
 def test_a_defect_keeps_its_trace_back(capsys):
@@ -148,10 +141,8 @@ def test_without_tensorflow_but_with_jax_the_advice_is_the_backend(monkeypatch, 
     assert_one_line(errors, "KERAS_BACKEND=jax")
 
 
+@pytest.mark.slow
 def test_command_needs_the_standard_library_alone():
-    code = "import sys; sys.path.insert(0, 'scripts'); import command; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    assert {"numpy", "keras", "diffusion"}.isdisjoint(done.stdout.split())
+    program = "import sys; sys.path.insert(0, 'scripts'); import command; print(*sys.modules)"
+    imported = run_python(program).split()
+    assert {"numpy", "keras", "diffusion"}.isdisjoint(imported)

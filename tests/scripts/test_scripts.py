@@ -1,43 +1,40 @@
 """The command lines as a reader meets them: help, pictures, and one line for each mistake."""
 
-import os
 import shutil
-import subprocess
-import time
-from urllib.error import URLError
+import signal
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from calling import assert_one_line, call, run
 from conftest import ROOT, needs_tensorboard
 from PIL import Image
+from processes import SCRIPTS, assert_one_line, run_script, start, stop, wait_for
 
 from diffusion.training.building import load_model
 
 PLAIN = ROOT / "tests" / "files" / "before_the_move" / "plain"
-SCRIPTS = sorted(
+COMMAND_LINES = sorted(
     path.name  # the others are modules that these import
-    for path in (ROOT / "scripts").iterdir()
+    for path in SCRIPTS.iterdir()
     if path.suffix == ".sh" or (path.suffix == ".py" and "command.run(main)" in path.read_text())
 )
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_every_script_explains_itself(script):
-    finished = run(script, "--help")
-    assert finished.returncode == 0, finished.stderr
-    assert script in finished.stdout and "usage" in finished.stdout.lower()
+@pytest.mark.slow
+@pytest.mark.parametrize("script", COMMAND_LINES)
+def test_every_script_explains_itself(script, tmp_path):
+    status, said = run_script(script, ["--help"], tmp_path)
+    assert status == 0 and script in said and "usage" in said.lower()
 
 
 @pytest.fixture
-def generate(monkeypatch, capsys, tmp_path):
+def generate(call, tmp_path):
     """Call generate.py with these options and return the picture as an array."""
 
     def picture(*options):
         output = tmp_path / "generated.png"  # replaced each time
-        arguments = ["--model", PLAIN, "--steps", 2, "--output", output, *options]
-        status, printed, errors = call("generate.py", arguments, monkeypatch, capsys)
+        arguments = "--model", PLAIN, "--steps", 2, "--output", output, *options
+        status, printed, errors = call("generate.py", *arguments)
         assert status == 0, errors
         assert str(output) in printed
         return np.asarray(Image.open(output))
@@ -71,7 +68,11 @@ def test_generate_walks_between_flowers_and_ends_where_it_began(generate):
     assert (np.abs(rows[0, 0].astype(int) - rows[0, 1]) > 5).any()
 
 
-GENERATE, EVALUATE = ("generate.py",), ("evaluate.py", "--data-dir", "painted")
+TRAIN, GENERATE, EVALUATE = (
+    ("train.py",),
+    ("generate.py",),
+    ("evaluate.py", "--data-dir", "painted"),
+)
 ENCODER, SHIP = ("train_encoder.py", "--data-dir", "painted"), ("ship_model.py", "RUN")
 
 
@@ -125,72 +126,68 @@ ENCODER, SHIP = ("train_encoder.py", "--data-dir", "painted"), ("ship_model.py",
         (("ship_model.py", "RUN/none", "a.keras"), "no model at RUN/none"),
         (("ship_model.py", "flowers.keras", "flowers.keras"), "what is read"),
         (("tensorboard.sh", "no/such/folder"), "no/such/folder"),
+        ((*TRAIN, "--preset", "hug"), "'hug': choose one of book"),
+        ((*TRAIN, "--data-dir", "no/flowers"), "no images under no/flowers"),
+        ((*TRAIN, "--epochs", "0"), "'0'"),
+        ((*TRAIN, "--max-steps", "0"), "'0'"),
+        ((*TRAIN, "--sample-every", "-1"), "'-1'"),
+        ((*TRAIN, "--seed", str(2**32)), f"'{2**32}'"),
+        ((*TRAIN, "--learning-rate", "nan"), "'nan'"),
+        ((*TRAIN, "--precision", "half"), "'half': choose one of auto"),
+        ((*TRAIN, "--objective", "eps"), "'eps': choose one of noise"),
+        ((*TRAIN, "--loss-weighting", "snr"), "'snr': choose one of none"),
+        ((*TRAIN, "--loss", "l1"), "'l1': choose one of mean_abs"),
+        ((*TRAIN, "--output", "text.png"), "text.png is a file"),
+        ((*TRAIN, "--output", "text.png/run"), "text.png"),
+        ((*TRAIN, "--process-id", "1"), "--process-id goes with --distribute"),
     ],
 )
+@pytest.mark.slow
 def test_a_mistake_is_one_line_before_keras_is_imported_and_nothing_changes(
     arguments, words, tmp_path, monkeypatch
 ):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(PLAIN, tmp_path / "RUN")
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    shutil.copytree(PLAIN, "RUN")
     shutil.copy(PLAIN / "model.keras", "whole.keras")
     for name in ("flowers", "encoder"):
         for suffix in (".keras", ".json"):
             shutil.copy(ROOT / "models" / f"{name}-64{suffix}", name + suffix)
-    (tmp_path / "half.keras").write_bytes((PLAIN / "model.keras").read_bytes()[:30_000])
+    (home / "half.keras").write_bytes((PLAIN / "model.keras").read_bytes()[:30_000])
+    (home / "folder").mkdir()
     for name in ("text.keras", "text.png", "folder/photo.jpg", "record.json"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text('{"a": 1}')
-    before = contents(tmp_path)
+        (home / name).write_text('{"a": 1}')
+    before = contents(home)
     # Importing Keras with this backend would end in another error.
-    finished = run(*arguments, **os.environ | {"KERAS_BACKEND": "none"})
-    assert finished.returncode == 2
-    assert_one_line(finished.stderr, words)
-    assert contents(tmp_path) == before
+    script, *options = arguments
+    status, said = run_script(script, options, tmp_path, KERAS_BACKEND="none")
+    assert status == 2
+    assert_one_line(said, words)
+    assert contents(home) == before
 
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--preset", "hug"], "'hug'"),
-        (["--epochs", "0"], "0"),
-        (["--max-steps", "0"], "0"),
-        (["--data-dir", "no/flowers/here"], "no/flowers/here"),
-        (["--preset", "tiny", "--precision", "half"], "'half'"),
-        (["--preset", "tiny", "--objective", "eps"], "'eps'"),
-    ],
-)
-def test_a_mistake_in_training_is_one_line(arguments, words, tmp_path, monkeypatch, capsys):
-    output = ["--output", tmp_path / "run"]
-    status, _, errors = call("train.py", [*arguments, *output], monkeypatch, capsys)
-    assert status == 2 and not list(tmp_path.iterdir())
-    assert_one_line(errors, words)
-
-
-def test_a_model_of_nan_weights_writes_no_picture(tmp_path, monkeypatch, capsys):
+def test_a_model_of_nan_weights_writes_no_picture(tmp_path, call):
     model = load_model(PLAIN)
     for weight in model.ema_network.weights:
         weight.assign(np.full(weight.shape, np.nan))
     model.save(tmp_path / "nan.keras")
-    arguments = ["--model", tmp_path / "nan.keras", "--output", tmp_path / "nan.png"]
-    status, _, errors = call("generate.py", arguments, monkeypatch, capsys)
+    arguments = "--model", tmp_path / "nan.keras", "--output", tmp_path / "nan.png"
+    status, _, errors = call("generate.py", *arguments)
     assert status == 2 and not (tmp_path / "nan.png").exists()
     assert_one_line(errors, "not finite")
 
 
-def test_ship_model_replaces_an_earlier_export_and_leaves_the_run_alone(
-    tmp_path, monkeypatch, capsys
-):
+def test_ship_model_replaces_an_earlier_export_and_leaves_the_run_alone(tmp_path, call):
     shutil.copytree(PLAIN, tmp_path / "run")
     before = contents(tmp_path / "run")
     output = tmp_path / "small.keras"
     for _ in range(2):
-        status, printed, errors = call(
-            "ship_model.py", [tmp_path / "run", output], monkeypatch, capsys
-        )
+        status, printed, errors = call("ship_model.py", tmp_path / "run", output)
         assert status == 0, errors
         assert str(output) in printed
     assert contents(tmp_path / "run") == before
@@ -199,25 +196,17 @@ def test_ship_model_replaces_an_earlier_export_and_leaves_the_run_alone(
 
 @needs_tensorboard
 @pytest.mark.slow
-def test_tensorboard_shows_a_run(trained):
-    with subprocess.Popen(
-        ["bash", ROOT / "scripts" / "tensorboard.sh", trained.folder, "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            line = next(line for line in process.stderr if "http://" in line)
-            address = next(word for word in line.split() if word.startswith("http://"))
-            for _ in range(50):
-                try:
-                    tags = urlopen(f"{address}data/plugin/images/tags", timeout=10).read().decode()
-                    if "samples" in tags:
-                        break
-                except URLError:
-                    pass
-                time.sleep(0.2)
-            assert "samples" in tags
-            scalars = urlopen(f"{address}data/plugin/scalars/tags", timeout=10).read().decode()
-            assert "epoch_loss" in scalars
-        finally:
-            process.kill()
+def test_tensorboard_shows_a_run(trained, tmp_path):
+    command = "bash", SCRIPTS / "tensorboard.sh", trained.folder, "--port", 0
+    process = start(command, tmp_path)
+    try:
+        words = next(line for line in process.stderr if "http://" in line).split()
+        plugins = next(word for word in words if word.startswith("http://")) + "data/plugin"
+
+        def tags(kind):
+            return urlopen(f"{plugins}/{kind}/tags", timeout=10).read().decode()
+
+        wait_for(lambda: "samples" in tags("images"))
+        assert "epoch_loss" in tags("scalars")
+    finally:
+        stop(process, signal.SIGKILL)

@@ -1,27 +1,14 @@
 """Training: resumed, it ends where a run that was never stopped ends."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import assert_same_state
 
 from diffusion.support.files import folder_lock
 from diffusion.training.config import get_preset
 from diffusion.training.loop import build, halve, load_model, resized, train
-
-
-def state(model):
-    """Everything a run depends on: weights, averages, optimizer, random state."""
-    values = [*model.get_weights(), *(np.asarray(v) for v in model.optimizer.variables)]
-    return [*values, np.asarray(model.seed_generator.state)]
-
-
-def assert_same_state(one, two):
-    for a, b in zip(state(one), state(two), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_max_steps_stops_midway_and_resume_ends_the_same(trained, tiny, painted, tmp_path):
@@ -51,10 +38,8 @@ def test_the_start_follows_from_the_seed():
 
 
 def test_two_processes_do_not_train_in_one_folder(tiny, painted, tmp_path):
-    with (
-        folder_lock(tmp_path / "run"),
-        pytest.raises(FileExistsError, match="another process is training"),
-    ):
+    refused = pytest.raises(FileExistsError, match="another process is training")
+    with folder_lock(tmp_path / "run"), refused:
         train(tiny, painted, tmp_path / "run", verbose=0)
 
 
@@ -123,39 +108,3 @@ def test_names_that_do_not_exist_are_refused():
         build(get_preset("tiny", schedule="cosin"), 1)
     with pytest.raises(ValueError, match=r"precision 'half'.*mixed_bfloat16"):
         build(get_preset("tiny", precision="half"), 1)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--preset", "hug"], "'hug': choose one of book"),
-        (["--epochs", "0"], "'0'"),
-        (["--max-steps", "0"], "'0'"),
-        (["--sample-every", "-1"], "'-1'"),
-        (["--seed", "4294967296"], "'4294967296'"),
-        (["--learning-rate", "nan"], "'nan'"),
-        (["--precision", "half"], "'half': choose one of auto"),
-        (["--objective", "eps"], "'eps': choose one of noise"),
-        (["--loss-weighting", "snr"], "'snr': choose one of none"),
-        (["--loss", "l1"], "'l1': choose one of mean_abs"),
-        (["--output", "file"], "file is a file"),
-        (["--output", "file/run"], "file"),
-        (["--process-id", "1"], "--process-id goes with --distribute"),
-    ],
-)
-def test_the_command_line_refuses_at_once(arguments, words, tmp_path):
-    (tmp_path / "file").touch()
-    program = (  # Keras cannot be imported
-        "import runpy, sys; sys.modules['keras'] = None; "
-        "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    )
-    script = ROOT / "scripts" / "train.py"
-    finished = subprocess.run(
-        [sys.executable, "-c", program, str(script), *arguments],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 2 and words in finished.stderr
-    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1

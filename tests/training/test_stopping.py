@@ -8,9 +8,8 @@ import sys
 import time
 
 import keras
-import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, assert_same_state
 
 from diffusion.training.building import load_model
 from diffusion.training.callbacks import SampleGrid
@@ -20,12 +19,6 @@ from diffusion.training.record import load_record
 from diffusion.training.stopping import GracefulStop, _Output
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def state(model):
-    """Everything a run depends on: weights, averages, optimizer, random state."""
-    values = [*model.get_weights(), *(np.asarray(v) for v in model.optimizer.variables)]
-    return [*values, np.asarray(model.seed_generator.state)]
 
 
 def start(folder, **options):
@@ -81,8 +74,7 @@ def test_a_run_stopped_by_every_signal_ends_like_one_never_stopped(tiny, painted
     config = get_preset("tiny", epochs=4)
     stopped = train(config, painted, folder, resume=True, verbose=0)
     straight = train(config, painted, tmp_path / "straight", verbose=0)
-    for a, b in zip(state(stopped.model), state(straight.model), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_state(stopped.model, straight.model)
 
 
 class Signals(keras.callbacks.Callback):

@@ -68,12 +68,9 @@ def test_generate_walks_between_flowers_and_ends_where_it_began(generate):
     assert (np.abs(rows[0, 0].astype(int) - rows[0, 1]) > 5).any()
 
 
-TRAIN, GENERATE, EVALUATE = (
-    ("train.py",),
-    ("generate.py",),
-    ("evaluate.py", "--data-dir", "painted"),
-)
-ENCODER, SHIP = ("train_encoder.py", "--data-dir", "painted"), ("ship_model.py", "RUN")
+PAINTED = ("--data-dir", "painted")
+TRAIN, GENERATE, EVALUATE = ("train.py",), ("generate.py",), ("evaluate.py", *PAINTED)
+ENCODER, SHIP = ("train_encoder.py", *PAINTED), ("ship_model.py", "RUN")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ class Mirror(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, files):
-        super().__init__(("127.0.0.1", 0), MirrorHandler)
+    def __init__(self, files, handler=None):
+        super().__init__(("127.0.0.1", 0), handler or MirrorHandler)
         self.files = dict(files)
         self.etag = '"1"'
         self.knows_ranges = True

@@ -13,7 +13,6 @@ from mirror import (
     HALF,
     SIZE,
     SUMS,
-    archive_part,
     assert_complete,
     assert_nothing_looks_finished,
     mat_bytes,
@@ -36,22 +35,6 @@ def test_flowers_arrive_once_in_the_layout_of_kaggle(mirror, tmp_path, capsys):
         assert_complete(tmp_path / "new" / "data")
     assert len(mirror.log) == len(FLOWERS)
     assert "already complete" in capsys.readouterr().err
-
-
-def test_the_next_call_resumes_what_this_one_gave_up(mirror, tmp_path):
-    mirror.cuts = [HALF]
-    with pytest.raises(DownloadError, match="run again to resume"):
-        get(mirror, tmp_path, retries=0)
-    assert_nothing_looks_finished(tmp_path)
-    assert archive_part(tmp_path).read_bytes() == FLOWERS[ARCHIVE][:HALF]
-    get(mirror, tmp_path, retries=0)
-    assert sum(request["sent"] for request in mirror.requests()) == SIZE
-    assert_complete(tmp_path)
-
-
-def test_negative_retries_are_refused(mirror, tmp_path):
-    with pytest.raises(ValueError, match=r"retries.*-1"):
-        get(mirror, tmp_path, retries=-1)
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

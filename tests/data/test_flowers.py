@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flower_files import BLUE, GREEN, RED, colours, kaggle_layout, load, ordinary_user, paint
+from flower_files import BLUE, GREEN, RED, colours, load, paint
 from PIL import Image
 from processes import run_python
 
@@ -88,14 +88,6 @@ def test_of_many_unreadable_files_ten_are_named_and_without_a_readable_one_it_is
     assert len(list((tmp_path / "cache").iterdir())) == 1  # not cached
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no permission bits")
-def test_a_file_without_permission_is_skipped_and_named():
-    with ordinary_user() as folder:
-        (kaggle_layout(folder) / "dataset/train/2/image_1.png").chmod(0)
-        with pytest.warns(UserWarning, match="image_1"):
-            assert len(load(folder, folder)) == 2
-
-
 @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names must be Unicode")
 def test_a_name_that_is_not_unicode_can_be_warned_of(tmp_path):
     paint(tmp_path / "flowers/a.png")
@@ -158,33 +150,24 @@ def test_other_data_has_another_fingerprint(kaggle, tmp_path):
 
 
 @pytest.fixture
-def painted_counts(tmp_path, monkeypatch):
-    """How many flowers each call of the painter paints; the project has no data."""
-    counts, paint_flowers = [], painting.paint_flowers
-
-    def noted(count, **options):
-        counts.append(count)
-        return paint_flowers(count, **options)
-
-    monkeypatch.setattr(painting, "paint_flowers", noted)
+def no_data(tmp_path, monkeypatch):
+    """A project without data, `tmp_path / "project"`."""
     monkeypatch.setattr(diffusion.data.flowers, "data_home", lambda: tmp_path / "project" / "data")
-    return counts
 
 
-def test_painted_flowers_are_painted_once_for_each_count_size_and_seed(painted_counts, tmp_path):
-    first = load("painted", tmp_path, painted=5)
-    again = load("painted", tmp_path, painted=5)
-    assert painted_counts == [5]
+def test_painted_flowers_are_painted_once_for_each_count_size_and_seed(tmp_path, monkeypatch):
     images, labels = painting.paint_flowers(5, image_size=16)
-    for flowers in (first, again):
-        np.testing.assert_array_equal(flowers.images, images)
-        np.testing.assert_array_equal(flowers.labels, labels)
+    options = ({}, {"painted": 6}, {"seed": 1}, {"image_size": 17})
+    for _ in range(2):
+        each = [load("painted", tmp_path, **{"painted": 5, **o}) for o in options]
+        assert len({flowers.fingerprint for flowers in each}) == 4
+        np.testing.assert_array_equal(each[0].images, images)
+        np.testing.assert_array_equal(each[0].labels, labels)
+        monkeypatch.setattr(painting, "paint_flowers", None)  # fails if called again
+    first = each[0]
     assert first.class_names == painting.SPECIES and first.name == "painted"
     assert first.labels.dtype == np.int64 and isinstance(first.images, np.memmap)
     assert first.description == "5 painted flowers, 16x16, seed 0"
-    options = ({}, {"painted": 6}, {"seed": 1}, {"image_size": 17})
-    seen = {load("painted", tmp_path, **{"painted": 5, **o}).fingerprint for o in options}
-    assert painted_counts == [5, 5, 6, 5, 5] and len(seen) == 4 and first.fingerprint in seen
 
 
 @pytest.mark.parametrize("module", [painting, species])
@@ -199,7 +182,7 @@ def test_another_painter_paints_anew_but_comments_change_nothing(module, tmp_pat
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_without_a_folder_the_projects_data_comes_before_painted_flowers(painted_counts, tmp_path):
+def test_without_a_folder_the_projects_data_comes_before_painted_flowers(no_data, tmp_path):
     assert load(None, tmp_path, painted=3).name == "painted"
     paint(tmp_path / "project/data/cache/stray.png")
     assert load(None, tmp_path, painted=3).name == "painted"
@@ -210,9 +193,7 @@ def test_without_a_folder_the_projects_data_comes_before_painted_flowers(painted
     assert load("painted", tmp_path, painted=3).name == "painted"
 
 
-def test_painted_flowers_have_no_splits_and_their_cache_lies_in_the_project(
-    painted_counts, tmp_path
-):
+def test_painted_flowers_have_no_splits_and_their_cache_lies_in_the_project(no_data, tmp_path):
     with pytest.raises(ValueError, match=r"'train'.*painted has no splits"):
         load("painted", tmp_path, painted=3, splits=("train",))
     load("painted", tmp_path, painted=3, cache_dir=None)

@@ -1,5 +1,6 @@
 """The command lines as a reader meets them: help, pictures, and one line for each mistake."""
 
+import shlex
 import shutil
 import signal
 from urllib.request import urlopen
@@ -68,80 +69,59 @@ def test_generate_walks_between_flowers_and_ends_where_it_began(generate):
     assert (np.abs(rows[0, 0].astype(int) - rows[0, 1]) > 5).any()
 
 
-PAINTED = ("--data-dir", "painted")
-TRAIN, GENERATE, EVALUATE = ("train.py",), ("generate.py",), ("evaluate.py", *PAINTED)
-ENCODER, SHIP = ("train_encoder.py", *PAINTED), ("ship_model.py", "RUN")
+MISTAKES = [  # {} is the last word of the command line
+    ("generate.py", "got '{}'", "--steps 0, --num-images -2, --interpolate 1, --seed 4294967296"),
+    ("generate.py", "at most 1, got '{}'", "--eta 2, --threshold 2"),
+    ("generate.py", "choose one of", "--sampler euler, --spacing even --sampler heun"),
+    ("generate.py", "goes with --sampler ddim, not heun", "--eta 1 --sampler heun"),
+    ("generate.py", "--spacing time: ddim", "--spacing time"),
+    ("generate.py", "--num-images 2 or more", "--interpolate 10 --num-images 1"),
+    ("generate.py", "no model at {}", "--model nowhere.keras"),
+    ("generate.py", "{} is not a model", "--model text.keras"),
+    ("generate.py", "{} is damaged or incomplete", "--model half.keras"),
+    ("generate.py", "{}: name a picture", "--output flowers.h5, --output flowers.xbm"),
+    ("generate.py", "{} is a folder", "--output folder"),
+    ("generate.py", "{} cannot be written", "--output text.keras/a.png"),
+    ("generate.py", "{} exists", "--output text.png"),
+    ("evaluate.py", "got '{}'", "--steps 5 0, --num-images 3, --seed -1"),
+    ("evaluate.py", "no '{}': choose one of", "--samplers euler, --split nosuch, --encoder vgg"),
+    ("evaluate.py", "{}", "--encoder none.keras"),
+    ("evaluate.py", "{} is damaged or incomplete", "--model half.keras"),
+    ("evaluate.py", "whole.json", "--model whole.keras"),
+    ("evaluate.py", "no images under {}", "--data-dir no/flowers"),
+    ("evaluate.py", "is empty", "--data-dir ''"),
+    ("evaluate.py", "what is read", "--data-dir folder --plot folder/a.png"),
+    ("evaluate.py", "{}: name a .png file", "--plot table.csv"),
+    ("evaluate.py", "{} belongs to the run", "--json RUN/run.json"),
+    ("evaluate.py", "{} exists", "--json record.json"),
+    ("train_encoder.py", "{}: name a .keras file", "--output encoder.h5"),
+    ("train_encoder.py", "{} belongs to the run", "--output RUN/model.keras"),
+    ("train_encoder.py", "{} exists", "--output whole.keras"),
+    ("train_encoder.py", "record.json exists", "--output record.keras"),
+    ("train_encoder.py", "at least 1, got '{}'", "--epochs 0"),
+    ("ship_model.py", "belongs to the run", "RUN RUN/model.keras, RUN RUN/run.keras"),
+    ("ship_model.py", "{} exists", "RUN whole.keras, RUN encoder.keras"),  # one has an optimizer
+    ("ship_model.py", "no model at RUN/none", "RUN/none a.keras"),
+    ("ship_model.py", "what is read", "flowers.keras flowers.keras"),
+    ("tensorboard.sh", "{}", "no/such/folder"),
+    ("train.py", "got '{}'", "--epochs 0, --max-steps 0, --sample-every -1, --seed 4294967296"),
+    ("train.py", "got '{}'", "--learning-rate nan"),
+    ("train.py", "no '{}': choose one of", "--preset hug, --precision half, --objective eps"),
+    ("train.py", "no '{}': choose one of", "--loss-weighting snr, --loss l1"),
+    ("train.py", "no images under {}", "--data-dir no/flowers"),
+    ("train.py", "{} is a file", "--output text.png"),
+    ("train.py", "text.png", "--output text.png/run"),
+    ("train.py", "--process-id goes with --distribute", "--process-id 1"),
+]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((*GENERATE, "--model", "nowhere.keras"), "no model at nowhere.keras"),
-        ((*GENERATE, "--model", "text.keras"), "text.keras is not a model"),
-        ((*GENERATE, "--model", "half.keras"), "half.keras is damaged or incomplete"),
-        ((*GENERATE, "--steps", "0"), "got '0'"),
-        ((*GENERATE, "--num-images", "-2"), "got '-2'"),
-        ((*GENERATE, "--interpolate", "1"), "got '1'"),
-        ((*GENERATE, "--interpolate", "10", "--num-images", "1"), "--num-images 2 or more"),
-        ((*GENERATE, "--eta", "2"), "at least 0 and at most 1, got '2'"),
-        ((*GENERATE, "--eta", "1", "--sampler", "heun"), "goes with --sampler ddim, not heun"),
-        ((*GENERATE, "--sampler", "euler"), "no 'euler': choose one of ddim, ddpm"),
-        ((*GENERATE, "--spacing", "time"), "--spacing time: ddim"),
-        ((*GENERATE, "--spacing", "even", "--sampler", "heun"), "one of log_snr, time"),
-        ((*GENERATE, "--threshold", "2"), "above 0 and at most 1, got '2'"),
-        ((*GENERATE, "--seed", str(2**32)), f"at most {2**32 - 1}, got '{2**32}'"),
-        ((*GENERATE, "--output", "flowers.xyz"), "flowers.xyz"),
-        ((*GENERATE, "--output", "flowers.h5"), "flowers.h5"),
-        ((*GENERATE, "--output", "flowers.xbm"), "flowers.xbm"),
-        ((*GENERATE, "--output", "folder"), "folder is a folder"),
-        ((*GENERATE, "--output", "text.keras/a.png"), "cannot be written"),
-        ((*GENERATE, "--output", "text.png"), "text.png exists"),
-        ((*EVALUATE, "--samplers", "euler"), "no 'euler': choose one of ddim"),
-        ((*EVALUATE, "--steps", "5", "0"), "got '0'"),
-        ((*EVALUATE, "--num-images", "3"), "at least 8, got '3'"),
-        ((*EVALUATE, "--seed", "-1"), "got '-1'"),
-        ((*EVALUATE, "--split", "nosuch"), "no 'nosuch': choose one of train, valid, test"),
-        ((*EVALUATE, "--encoder", "vgg"), "no 'vgg': choose one of flowers, inception-75"),
-        ((*EVALUATE, "--encoder", "none.keras"), "none.keras"),
-        ((*EVALUATE, "--model", "half.keras"), "half.keras is damaged or incomplete"),
-        ((*EVALUATE, "--model", "whole.keras"), "whole.json"),
-        (("evaluate.py", "--data-dir", "no/flowers"), "no images under no/flowers"),
-        (("evaluate.py", "--data-dir", ""), "is empty"),
-        (("evaluate.py", "--data-dir", "folder", "--plot", "folder/a.png"), "what is read"),
-        ((*EVALUATE, "--plot", "table.csv"), "table.csv: name a .png file"),
-        ((*EVALUATE, "--json", "RUN/run.json"), "run.json belongs to the run"),
-        ((*EVALUATE, "--json", "record.json"), "record.json exists"),
-        ((*ENCODER, "--output", "encoder.h5"), "encoder.h5: name a .keras file"),
-        ((*ENCODER, "--output", "RUN/model.keras"), "model.keras belongs to the run"),
-        ((*ENCODER, "--output", "whole.keras"), "whole.keras exists"),
-        ((*ENCODER, "--output", "record.keras"), "record.json exists"),
-        ((*ENCODER, "--epochs", "0"), "at least 1, got '0'"),
-        ((*SHIP, "RUN/model.keras"), "model.keras belongs to the run"),
-        ((*SHIP, "RUN/run.keras"), "run.json belongs to the run"),
-        ((*SHIP, "whole.keras"), "whole.keras exists"),  # a checkpoint: it has an optimizer
-        ((*SHIP, "encoder.keras"), "encoder.keras exists"),
-        (("ship_model.py", "RUN/none", "a.keras"), "no model at RUN/none"),
-        (("ship_model.py", "flowers.keras", "flowers.keras"), "what is read"),
-        (("tensorboard.sh", "no/such/folder"), "no/such/folder"),
-        ((*TRAIN, "--preset", "hug"), "'hug': choose one of book"),
-        ((*TRAIN, "--data-dir", "no/flowers"), "no images under no/flowers"),
-        ((*TRAIN, "--epochs", "0"), "'0'"),
-        ((*TRAIN, "--max-steps", "0"), "'0'"),
-        ((*TRAIN, "--sample-every", "-1"), "'-1'"),
-        ((*TRAIN, "--seed", str(2**32)), f"'{2**32}'"),
-        ((*TRAIN, "--learning-rate", "nan"), "'nan'"),
-        ((*TRAIN, "--precision", "half"), "'half': choose one of auto"),
-        ((*TRAIN, "--objective", "eps"), "'eps': choose one of noise"),
-        ((*TRAIN, "--loss-weighting", "snr"), "'snr': choose one of none"),
-        ((*TRAIN, "--loss", "l1"), "'l1': choose one of mean_abs"),
-        ((*TRAIN, "--output", "text.png"), "text.png is a file"),
-        ((*TRAIN, "--output", "text.png/run"), "text.png"),
-        ((*TRAIN, "--process-id", "1"), "--process-id goes with --distribute"),
-    ],
-)
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "words"),
+    [(script, line, words) for script, words, lines in MISTAKES for line in lines.split(", ")],
+)
 def test_a_mistake_is_one_line_before_keras_is_imported_and_nothing_changes(
-    arguments, words, tmp_path, monkeypatch
+    script, options, words, tmp_path, monkeypatch
 ):
     home = tmp_path / "home"
     home.mkdir()
@@ -157,10 +137,10 @@ def test_a_mistake_is_one_line_before_keras_is_imported_and_nothing_changes(
         (home / name).write_text('{"a": 1}')
     before = contents(home)
     # Importing Keras with this backend would end in another error.
-    script, *options = arguments
+    options = shlex.split(options)
     status, said = run_script(script, options, tmp_path, KERAS_BACKEND="none")
     assert status == 2
-    assert_one_line(said, words)
+    assert_one_line(said, words.format(options[-1]))
     assert contents(home) == before
 
 

@@ -88,10 +88,13 @@ def test_tensorboard_starts_without_chatter(tmp_path):
     assert status == 0 and said.count(".") == 2
 
 
-@needs_tensorboard
-def test_tensorboard_gets_losses_by_epoch(trained):
+def test_a_run_leaves_a_grid_for_each_epoch_and_tensorboard_logs(trained):
+    for epoch in (1, 2):
+        with Image.open(trained.folder / "samples" / f"epoch_{epoch:04d}.png") as picture:
+            assert picture.size == (160, 16)
     events = b"".join(path.read_bytes() for path in (trained.folder / "logs").rglob("events*"))
-    assert b"epoch_loss" in events and b"epoch_learning_rate" in events and b"samples" in events
+    for tag in (b"epoch_loss", b"epoch_learning_rate", b"samples"):
+        assert tag in events or not ON_TENSORFLOW
 
 
 @pytest.mark.parametrize("content", ["step,loss\n1,2\n", "", "\0", f"{HEADER}6,6,16,nan\n"])
@@ -123,9 +126,3 @@ def test_a_lack_of_memory_names_the_batch_size(tiny, tmp_path, error, raised):
     with pytest.raises(raised) as caught, memory_errors(tiny, tmp_path / "model.keras"):
         raise error
     assert raised is not TrainingError or "batch_size 8" in str(caught.value)
-
-
-def test_sample_grids_are_drawn_after_each_epoch(trained):
-    for epoch in (1, 2):
-        with Image.open(trained.folder / "samples" / f"epoch_{epoch:04d}.png") as picture:
-            assert picture.size == (160, 16)

@@ -16,7 +16,7 @@ from diffusion.training.callbacks import SampleGrid
 from diffusion.training.config import get_preset
 from diffusion.training.loop import train
 from diffusion.training.record import load_record
-from diffusion.training.stopping import GracefulStop, _Output
+from diffusion.training.stopping import GracefulStop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -131,16 +131,3 @@ def test_a_sample_grid_is_abandoned_at_a_signal(tmp_path):
         grid.set_model(Slow())
         grid.on_epoch_end(0)
     assert stop.signal == signal.SIGTERM and not (tmp_path / "samples").exists()
-
-
-def test_output_to_a_lost_terminal_is_dropped_and_stops_the_run(tmp_path):
-    reader, writer = os.pipe()
-    stop = GracefulStop(tmp_path)
-    with os.fdopen(writer, "w") as stream:
-        output = _Output(stream, lambda: stop._on_signal(signal.SIGHUP))
-        output.write("read")
-        assert os.read(reader, 10) == b"read" and not stop.interrupted
-        os.close(reader)
-        output.write("lost")
-        assert stop.interrupted
-        output.write("lost, too")

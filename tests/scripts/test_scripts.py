@@ -50,6 +50,7 @@ def test_generate_writes_a_grid_that_follows_from_its_seed(generate):
     assert (first != other).any()
 
 
+@pytest.mark.slow
 def test_the_largest_seed_eta_and_spacing_are_accepted(generate):
     ddim = [generate("--num-images", 1, "--seed", 2**32 - 1, "--eta", eta) for eta in (0, 1)]
     assert (ddim[0] != ddim[1]).any()

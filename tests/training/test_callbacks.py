@@ -39,6 +39,7 @@ def ruin(model):
         (6, r"a weight is not finite at step 6.*no checkpoint", 0),  # an epoch's last step
     ],
 )
+@pytest.mark.slow
 def test_what_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(
     tiny, painted, tmp_path, ruined_after, words, saved
 ):
@@ -55,6 +56,7 @@ def full_disk(*arguments, **options):
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_with_the_file_and_what_is_left(
     tiny, painted, tmp_path, monkeypatch
 ):
@@ -65,6 +67,7 @@ def test_a_full_disk_is_reported_with_the_file_and_what_is_left(
     assert int(load_model(tmp_path).optimizer.iterations) == 6
 
 
+@pytest.mark.slow
 def test_curve_grids_and_logs_that_cannot_be_written_do_not_end_the_run(
     tiny, painted, tmp_path, monkeypatch
 ):

@@ -11,6 +11,7 @@ from diffusion.training.config import get_preset
 from diffusion.training.loop import build, halve, load_model, resized, train
 
 
+@pytest.mark.slow
 def test_max_steps_stops_midway_and_resume_ends_the_same(trained, tiny, painted, tmp_path):
     options = {"sample_every": 0, "verbose": 0}
     stopped = train(tiny, painted, tmp_path, max_steps=8, **options)  # an epoch has six
@@ -55,6 +56,7 @@ def test_numbers_out_of_range_are_refused(option, tiny, painted, tmp_path):
         train(tiny, painted, tmp_path, **option)
 
 
+@pytest.mark.slow
 def test_a_model_of_the_readers_own_is_trained(tiny, painted, tmp_path):
     own = build(get_preset("tiny", widths=(12, 16), schedule="cosine"), 6)
     run = train(tiny, painted, tmp_path, model=own, max_steps=1, sample_every=0, verbose=0)
@@ -62,6 +64,7 @@ def test_a_model_of_the_readers_own_is_trained(tiny, painted, tmp_path):
     assert type(load_model(tmp_path).schedule).__name__ == "CosineSchedule"
 
 
+@pytest.mark.slow
 def test_more_epochs_than_before_go_on_from_the_end(trained, painted, tmp_path):
     shutil.copytree(trained.folder, tmp_path / "run")
     run = train(get_preset("tiny", epochs=3), painted, tmp_path / "run", resume=True, verbose=0)

@@ -86,6 +86,7 @@ class Signals(keras.callbacks.Callback):
             os.kill(os.getpid(), number)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_step_saves_and_draws_no_grid_and_an_ignored_one_stays_ignored(
     tiny, painted, tmp_path, capsys
 ):
@@ -102,6 +103,7 @@ def test_a_signal_ends_the_step_saves_and_draws_no_grid_and_an_ignored_one_stays
     assert "2/6 - " in capsys.readouterr().out  # the progress bar does not say 6/6
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_ends_at_once_for_there_is_nothing_to_save(
     tiny, painted, tmp_path
 ):

@@ -31,7 +31,7 @@ def start(command, folder, **environment):
 
 def run(command, folder, **environment):
     """Run to the end; return the exit code and all output."""
-    ((status, output, errors),) = end([start(command, folder, **environment)], timeout=120)
+    ((status, output, errors),) = end([start(command, folder, **environment)], timeout=300)
     assert "Traceback" not in output + errors
     return status, output + errors
 

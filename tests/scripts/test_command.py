@@ -21,12 +21,9 @@ def refused(kind, text):
     return str(error.value)
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", ""])
-def test_a_number_out_of_range_is_refused(text):
-    assert f"at least 1, got {text!r}" in refused(command.number(least=1), text)
-
-
-def test_numbers_within_their_range_pass():
+def test_numbers_pass_within_their_range_alone():
+    for text in ("0", "-1", "x", "1.5", ""):
+        assert f"at least 1, got {text!r}" in refused(command.number(least=1), text)
     assert command.number(least=1, most=3)("3") == 3
     assert command.number(float, above=0, most=1)("0.5") == 0.5
     assert "above 0" in refused(command.number(float, above=0), "nan")

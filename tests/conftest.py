@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import signal
+import sys
 from pathlib import Path
 
 import keras
@@ -21,6 +22,21 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 needs_tensorboard = pytest.mark.skipif(
     not ON_TENSORFLOW, reason="runs are shown in TensorBoard on TensorFlow alone"
 )
+
+
+@pytest.fixture
+def refusal(monkeypatch, capsys):
+    """A function that calls a `main` with bad arguments and returns its error, one line."""
+
+    def call(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+        return error
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,12 @@
 """The model: statistics, averages, generating images, saving and loading."""
 
 import json
-import subprocess
-import sys
 import warnings
 
 import keras
 import numpy as np
 import pytest
+from processes import python
 
 from diffusion.latents import initial_noise
 from diffusion.model import DiffusionModel
@@ -62,9 +61,7 @@ def test_denoise_recovers_the_images_when_the_noise_is_known(model, painted):
     pred_noises, pred_images = model.denoise(noisy_images, noise_rates, signal_rates, training=True)
     np.testing.assert_array_equal(pred_noises, noises)
     np.testing.assert_allclose(pred_images, images, atol=1e-4)
-    np.testing.assert_allclose(
-        seen[0], np.asarray(noise_rates) ** 2
-    )  # the network gets the variance
+    np.testing.assert_allclose(seen[0], np.asarray(noise_rates) ** 2)  # it gets the variance
 
 
 def test_each_image_of_a_batch_gets_its_own_time(model):
@@ -78,16 +75,14 @@ def test_each_image_of_a_batch_gets_its_own_time(model):
 def test_the_average_starts_as_a_copy_of_the_network():
     network = build_unet(16, (8, 12), 1, 8)
     model = DiffusionModel(network, OffsetCosineSchedule())
-    for weight, average in zip(network.weights, model.ema_network.weights, strict=True):
-        np.testing.assert_array_equal(weight, average)
+    np.testing.assert_equal(model.ema_network.get_weights(), network.get_weights())
     assert network.weights[0] is not model.ema_network.weights[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup", [False, True])
-def test_the_average_follows_its_formula_step_by_step(tiny, painted, warmup):
-    model = build(tiny, total_steps=12)
+def test_the_average_follows_its_formula_step_by_step(model, painted, warmup):
     model.ema_warmup = warmup
-    model.adapt(painted.images)
     expected = [weight.copy() for weight in model.ema_network.get_weights()]
     for step in range(1, 5):
         model.train_on_batch(painted.images[:8])
@@ -98,27 +93,26 @@ def test_the_average_follows_its_formula_step_by_step(tiny, painted, warmup):
         np.testing.assert_allclose(average, value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_optimizer_updates_the_network_and_never_the_average(model, painted):
     model.ema = 1.0  # keep all of the average
     model.ema_warmup = False
     before = model.ema_network.get_weights()
     model.train_on_batch(painted.images[:8])
-    for a, b in zip(before, model.ema_network.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(model.ema_network.get_weights(), before)
     assert len(model.trainable_weights) == len(model.network.trainable_weights)
 
 
 def test_evaluate_and_generate_use_the_average(model, painted):
-    noise = initial_noise(2, 16, seed=0)
-    drawn = model.generate(initial_noise=noise, steps=2)
-    loss = model.evaluate(painted.images[:8], batch_size=8, verbose=0)
-    for weight in model.network.weights:
-        weight.assign(np.full(weight.shape, np.nan))
-    np.testing.assert_array_equal(model.generate(initial_noise=noise, steps=2), drawn)
-    assert np.isfinite(loss)
+    def break_weights(network):
+        for weight in network.weights:
+            weight.assign(np.full(weight.shape, np.nan))
+
+    drawn = model.generate(2, 2, seed=0)
+    break_weights(model.network)
+    np.testing.assert_array_equal(model.generate(2, 2, seed=0), drawn)
     assert np.isfinite(model.evaluate(painted.images[:8], batch_size=8, verbose=0))
-    for weight in model.ema_network.weights:
-        weight.assign(np.full(weight.shape, np.nan))
+    break_weights(model.ema_network)
     assert not np.isfinite(model.evaluate(painted.images[:8], batch_size=8, verbose=0))
 
 
@@ -147,11 +141,8 @@ def test_the_seed_determines_the_generated_images(trained):
     assert one.min() >= 0 and one.max() <= 1
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - trained.model.generate(3, 4, seed=6)).max() > 0.01
-    np.testing.assert_allclose(
-        one,
-        trained.model.generate(initial_noise=initial_noise(3, 16, seed=5), steps=4),
-        atol=1e-6,
-    )
+    drawn = trained.model.generate(initial_noise=initial_noise(3, 16, seed=5), steps=4)
+    np.testing.assert_allclose(one, drawn, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +176,7 @@ def test_generate_warns_where_every_pixel_will_saturate(schedule, objective, opt
         warnings.simplefilter("always")
         images = model.generate(1, 1, seed=0, **options)
     assert ((images == 0) | (images == 1)).all() == saturates
-    assert [each.category for each in caught if "CosineSchedule" in str(each.message)] == (
-        [UserWarning] * saturates
-    )
+    assert sum("CosineSchedule" in str(each.message) for each in caught) == saturates
 
 
 RELOAD = """
@@ -213,8 +202,8 @@ def test_a_new_process_reloads_the_model_to_the_bit_and_continues_training_exact
     np.save(tmp_path / "noise.npy", noise)
     np.save(tmp_path / "batch.npy", painted.images[:8])
     path = trained.folder / "model.keras"
-    arguments = [path, tmp_path / "noise.npy", tmp_path / "batch.npy", tmp_path / "out.npz"]
-    subprocess.run([sys.executable, "-c", RELOAD, *map(str, arguments)], check=True)
+    files = [tmp_path / name for name in ("noise.npy", "batch.npy", "out.npz")]
+    python("-c", RELOAD, path, *files)
     theirs = np.load(tmp_path / "out.npz")
 
     model = load_model(path)
@@ -237,8 +226,7 @@ def test_one_file_holds_schedule_average_and_optimizer(trained):
         for each in (model, again)
     )
     assert len(ours) > 40
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(theirs, ours)
 
 
 def test_a_readers_own_sampler_needs_no_seed(trained):
@@ -260,25 +248,15 @@ def test_parts_that_could_not_be_saved_are_refused():
         scale_pixels(np.zeros((1, 2, 2, 3), "int64"))
 
 
-def test_images_of_one_colour_normalise_without_nan(tiny):
-    model = build(tiny, total_steps=1)
+def test_images_of_one_colour_normalise_without_nan(model):
     for value in range(0, 256, 17):
         model.adapt(np.full((20, 16, 16, 3), value, "uint8"))
         assert np.isfinite(model.normalize(np.full((1, 16, 16, 3), value, "uint8"))).all()
 
 
-def test_a_file_that_is_no_model_is_refused_in_one_line(trained, tmp_path):
+def test_a_missing_file_and_another_model_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.keras.*train"):
         load_model(tmp_path / "missing.keras")
-    (tmp_path / "broken.keras").write_bytes(b"not a zip")
-    with pytest.raises(ValueError, match=r"broken\.keras is not a model") as error:
-        load_model(tmp_path / "broken.keras")
-    assert "\n" not in str(error.value)
-    content = bytearray((trained.folder / "model.keras").read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
-    (tmp_path / "damaged.keras").write_bytes(content)
-    with pytest.raises(ValueError, match=r"damaged\.keras is not a model"):
-        load_model(tmp_path / "damaged.keras")
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="Sequential"):
         load_model(tmp_path / "other.keras")

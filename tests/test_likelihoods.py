@@ -79,28 +79,7 @@ def test_the_bound_of_pixels_is_above_their_known_bits_and_close_at_any_scale(li
         assert 3 * error < above.mean() < most, (above.mean(), error)
 
 
-def test_kl_agrees_with_simulation_and_vanishes_for_equals():
-    generator = np.random.default_rng(0)
-    for mean_1, deviation_1, mean_2, deviation_2 in [(0.5, 1, 0, 2), (1, 3, -1, 1), (0, 1, 2, 1)]:
-        draws = generator.normal(mean_1, deviation_1, 200_000)
-        logs = stats.norm.logpdf(draws, mean_1, deviation_1)
-        logs = logs - stats.norm.logpdf(draws, mean_2, deviation_2)
-        known = gaussian_kl(mean_1, 2 * np.log(deviation_1), mean_2, 2 * np.log(deviation_2))
-        assert abs(logs.mean() - known) < 4 * logs.std() / np.sqrt(len(draws))
-        assert known > 0.1
+def test_kl_vanishes_for_equals_and_is_not_lost_to_rounding():
+    """The test of the bound by matrices tells its other values."""
     assert gaussian_kl(0.3, -9.0, 0.3, -9.0) == 0
-    # Nearly equal: the difference must not be lost to rounding.
     assert gaussian_kl(0.0, -9.0, 0.0, -9.0 + 1e-5) == pytest.approx(2.5e-11, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda: PixelLikelihood()(np.float64(0.0), 0.0, 0.0), "level 127.50.*256 levels"),
-        (lambda: PixelLikelihood()(np.float64(1.5), 0.0, 0.0), "level 318.75"),
-        (lambda: PixelLikelihood(0.5, 0.0), "deviation.*0.0"),
-    ],
-)
-def test_a_bad_value_is_named(call, words):
-    with pytest.raises(ValueError, match=words):
-        call()

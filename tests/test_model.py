@@ -1,6 +1,5 @@
 """The model: statistics, averages, generating images, saving and loading."""
 
-import json
 import warnings
 
 import keras
@@ -24,15 +23,6 @@ def model(tiny, painted):
     return model
 
 
-def test_adapt_finds_mean_and_variance_of_each_colour(model, painted):
-    pixels = painted.images.reshape(-1, 3) / 255.0
-    np.testing.assert_allclose(np.ravel(model.normalizer.mean), pixels.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(np.ravel(model.normalizer.variance), pixels.var(axis=0), rtol=1e-4)
-    normalised = np.asarray(model.normalize(painted.images))
-    np.testing.assert_allclose(normalised.mean(axis=(0, 1, 2)), 0, atol=1e-3)
-    np.testing.assert_allclose(normalised.std(axis=(0, 1, 2)), 1, atol=1e-3)
-
-
 def test_denormalize_undoes_normalize_and_clips(model, painted):
     pictures = painted.images[:4]
     again = model.denormalize(model.normalize(pictures))
@@ -45,25 +35,6 @@ def test_bytes_and_floats_are_the_same_image(painted):
     np.testing.assert_allclose(scale_pixels(painted.images[:2]), scale_pixels(floats), atol=1e-7)
 
 
-def test_denoise_recovers_the_images_when_the_noise_is_known(model, painted):
-    images = np.asarray(model.normalize(painted.images[:3]))
-    noises = np.random.default_rng(0).normal(size=images.shape).astype("float32")
-    times = np.float32([0.1, 0.5, 0.9]).reshape(3, 1, 1, 1)
-    noise_rates, signal_rates = model.schedule(times)
-    noisy_images = signal_rates * images + noise_rates * noises
-    seen = []
-
-    def knowing_network(inputs, training):
-        seen.append(np.asarray(inputs[1]))
-        return noises
-
-    model.network = knowing_network
-    pred_noises, pred_images = model.denoise(noisy_images, noise_rates, signal_rates, training=True)
-    np.testing.assert_array_equal(pred_noises, noises)
-    np.testing.assert_allclose(pred_images, images, atol=1e-4)
-    np.testing.assert_allclose(seen[0], np.asarray(noise_rates) ** 2)  # it gets the variance
-
-
 def test_each_image_of_a_batch_gets_its_own_time(model):
     noises, times = model.sample_noises_and_times((64, 8, 8, 3))
     times = np.asarray(times)
@@ -72,35 +43,17 @@ def test_each_image_of_a_batch_gets_its_own_time(model):
     assert abs(np.asarray(noises).std() - 1) < 0.02
 
 
-def test_the_average_starts_as_a_copy_of_the_network():
-    network = build_unet(16, (8, 12), 1, 8)
-    model = DiffusionModel(network, OffsetCosineSchedule())
-    np.testing.assert_equal(model.ema_network.get_weights(), network.get_weights())
-    assert network.weights[0] is not model.ema_network.weights[0]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("warmup", [False, True])
-def test_the_average_follows_its_formula_step_by_step(model, painted, warmup):
-    model.ema_warmup = warmup
+def test_the_average_follows_its_formula_step_by_step(model, painted):
+    model.ema_warmup = True
     expected = [weight.copy() for weight in model.ema_network.get_weights()]
     for step in range(1, 5):
         model.train_on_batch(painted.images[:8])
-        kept = min(0.999, (1 + step) / (10 + step)) if warmup else 0.999
+        kept = min(0.999, (1 + step) / (10 + step))
         weights = model.network.get_weights()
         expected = [kept * a + (1 - kept) * w for a, w in zip(expected, weights, strict=True)]
     for average, value in zip(model.ema_network.get_weights(), expected, strict=True):
         np.testing.assert_allclose(average, value, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_the_optimizer_updates_the_network_and_never_the_average(model, painted):
-    model.ema = 1.0  # keep all of the average
-    model.ema_warmup = False
-    before = model.ema_network.get_weights()
-    model.train_on_batch(painted.images[:8])
-    np.testing.assert_equal(model.ema_network.get_weights(), before)
-    assert len(model.trainable_weights) == len(model.network.trainable_weights)
 
 
 def test_evaluate_and_generate_use_the_average(model, painted):
@@ -129,12 +82,6 @@ def test_the_compiled_average_uses_its_current_weights(trained, painted):
         noisy_images, rates = noisy_images[:2], rates[:2]
 
 
-def test_the_loss_is_the_mean_absolute_error_of_the_noise(model, painted):
-    # The untrained network predicts zero, and the mean of |N(0, 1)| is sqrt(2 / pi).
-    loss = model.evaluate(painted.images, batch_size=48, verbose=0)
-    assert abs(loss - np.sqrt(2 / np.pi)) < 0.01
-
-
 def test_the_seed_determines_the_generated_images(trained):
     one, two = (trained.model.generate(3, 4, seed=5) for _ in range(2))
     assert one.shape == (3, 16, 16, 3) and one.dtype == np.float32
@@ -143,20 +90,6 @@ def test_the_seed_determines_the_generated_images(trained):
     assert np.abs(one - trained.model.generate(3, 4, seed=6)).max() > 0.01
     drawn = trained.model.generate(initial_noise=initial_noise(3, 16, seed=5), steps=4)
     np.testing.assert_allclose(one, drawn, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({}, "either num_images or initial_noise"),
-        ({"num_images": 2, "initial_noise": np.zeros((1, 16, 16, 3))}, "either num_images or"),
-        ({"num_images": 1, "seed": 2**32}, "seed.*4294967296"),
-        ({"num_images": 0}, "got 0"),
-    ],
-)
-def test_generate_names_arguments_that_will_not_do(trained, arguments, words):
-    with pytest.raises(ValueError, match=words):
-        trained.model.generate(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -238,16 +171,6 @@ def test_a_readers_own_sampler_needs_no_seed(trained):
     np.testing.assert_allclose(drawn, trained.model.denormalize(noise), atol=1e-6)
 
 
-def test_parts_that_could_not_be_saved_are_refused():
-    network = build_unet(16, (8, 12), 1, 8)
-    with pytest.raises(ValueError, match="schedule must derive"):
-        DiffusionModel(network, lambda times: (times, 1 - times))
-    with pytest.raises(ValueError, match="network must be a functional"):
-        DiffusionModel(lambda inputs: inputs[0], OffsetCosineSchedule())
-    with pytest.raises(ValueError, match="int64"):
-        scale_pixels(np.zeros((1, 2, 2, 3), "int64"))
-
-
 def test_images_of_one_colour_normalise_without_nan(model):
     for value in range(0, 256, 17):
         model.adapt(np.full((20, 16, 16, 3), value, "uint8"))
@@ -260,7 +183,3 @@ def test_a_missing_file_and_another_model_are_refused(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="Sequential"):
         load_model(tmp_path / "other.keras")
-
-
-def test_the_config_is_plain_data(trained):
-    assert "DiffusionModel" in json.dumps(keras.saving.serialize_keras_object(trained.model))

@@ -200,22 +200,3 @@ def test_a_readers_own_objective_is_passed_in_and_saved(painted, tmp_path):
     noise, rates = initial_noise(2, 16, seed=0), ops.full((2, 1, 1, 1), 0.5**0.5)
     expected = np.asarray(again.ema_network([noise, rates**2])) / 2
     np.testing.assert_allclose(again.denoise(noise, rates, rates)[0], expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: make_objective("eps"), "'eps'.*noise, image, velocity"),
-        (lambda: make_objective("noise", "snr"), "'snr'.*none, p2, min_snr"),
-        (lambda: build(get_preset("tiny", loss="l1"), 1), "'l1'.*mean_squared_error"),
-        (lambda: build(get_preset("tiny", objective="v"), 1), "'v'"),
-        (lambda: P2Weighting(offset=0), "offset=0"),
-        (lambda: MinSNRWeighting(-1), "got -1"),
-        (lambda: NoiseObjective(lambda snr: 1 / snr), "weighting must derive"),
-        (lambda: model_with("velocity"), "objectives.Objective, got 'velocity'"),
-    ],
-)
-def test_unknown_names_and_bad_values_are_named_in_one_line(make, words):
-    with pytest.raises(ValueError, match=words) as error:
-        make()
-    assert "\n" not in str(error.value)

@@ -10,7 +10,6 @@ from diffusion.samplers import SAMPLERS, ancestral, ddim
 from diffusion.schedules import CosineSchedule, LinearSchedule, OffsetCosineSchedule
 
 OFFSET = OffsetCosineSchedule()
-FIVE_NOISE_RATES = np.asarray(OFFSET(np.linspace(1, 0.2, 5, dtype="float32"))[0])
 
 
 def known_image_and_noise():
@@ -42,33 +41,10 @@ def test_steps_is_the_number_of_evaluations_and_on_step_sees_each(name, steps):
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_every_step_keeps_the_noise_that_the_schedule_says(eta):
-    seen = []
-    zeros = np.zeros((2000, 1, 1, 3), "float32")
-    ddim(knowing(zeros, seen), OFFSET, standard_noise(2000), 10, eta=eta, seed=5)
-    expected = OFFSET(1 - np.arange(10, dtype="float32") / 10)[0]
-    np.testing.assert_allclose([noisy.std() for noisy, _ in seen], expected, rtol=0.03)
-
-
-def test_at_eta_one_each_step_draws_as_much_fresh_noise_as_the_posterior_of_ddpm():
-    seen = []
-    zeros = np.zeros((20_000, 1, 1, 3), "float32")
-    ddim(knowing(zeros, seen), OFFSET, standard_noise(20_000), 8, eta=1.0, seed=3)
-    alpha_bars = np.asarray(OFFSET(1 - np.arange(8, dtype="float32") / 8)[1]) ** 2
-    for step in range(7):
-        before, after = (seen[index][0].ravel() for index in (step, step + 1))
-        fresh = after - before * (before @ after) / (before @ before)  # not from the step before
-        # Ho et al. 2020, eq. 7: the variance of q(x_{t-1} | x_t, x_0).
-        now, then = alpha_bars[step], alpha_bars[step + 1]
-        posterior_variance = (1 - then) / (1 - now) * (1 - now / then)
-        np.testing.assert_allclose(fresh.var(), posterior_variance, rtol=0.03)
-
-
-def test_fresh_noise_is_not_the_initial_noise_of_the_same_seed():
-    seen = []
-    zeros = np.zeros((3000, 1, 1, 3), "float32")
-    start = keras.random.normal(zeros.shape, seed=0)
-    ddim(knowing(zeros, seen), OFFSET, start, 20, eta=1.0, seed=0)
+def test_every_step_keeps_the_noise_that_the_schedule_says_whatever_the_seed(eta):
+    zeros, seen = np.zeros((3000, 1, 1, 3), "float32"), []
+    start = keras.random.normal(zeros.shape, seed=5)  # the fresh noise must differ from it
+    ddim(knowing(zeros, seen), OFFSET, start, 20, eta=eta, seed=5)
     np.testing.assert_allclose([noisy.std() / rate for noisy, rate in seen], 1, atol=0.04)
 
 
@@ -89,29 +65,6 @@ def test_ancestral_sampling_of_the_small_variance_is_ddim_with_eta_one(schedule)
     by_chain = np.asarray(ancestral(best_denoiser, schedule, noise, 12, seed=4))
     by_ddim = np.asarray(ddim(best_denoiser, schedule, noise, 12, eta=1.0, seed=4))
     np.testing.assert_allclose(by_chain, by_ddim, atol=2e-4)
-
-
-@pytest.mark.parametrize(
-    ("variance", "deviations", "denoise"),
-    [
-        # data N(0, 1)
-        ("large", np.ones(5), lambda noisy, noise, signal: (noise * noisy, signal * noisy)),
-        # data 0, and nothing else
-        ("small", FIVE_NOISE_RATES, lambda noisy, noise, signal: (noisy / noise, 0 * noisy)),
-    ],
-)
-def test_each_variance_is_exact_in_any_number_of_steps_for_one_kind_of_data(
-    variance, deviations, denoise
-):
-    """Ho et al. 2020, section 3.2."""
-    noise, seen = standard_noise(40_000) * np.float32(deviations[0]), []
-
-    def recording(noisy_images, noise_rates, signal_rates):
-        seen.append(np.std(noisy_images))
-        return denoise(noisy_images, noise_rates, signal_rates)
-
-    ancestral(recording, OFFSET, noise, 5, variance, seed=1)
-    np.testing.assert_allclose(seen, deviations, rtol=0.01)
 
 
 # At 600 steps, times 1/600 and 2/600 are free of noise.
@@ -135,18 +88,3 @@ def test_more_steps_than_a_chain_has_give_finite_images(sample, steps):
     images = np.asarray(sample(denoise, chain, standard_noise(2000), steps))
     assert len(evaluated) == steps
     assert abs(images.mean() - MEAN) < 0.1 and 0.1 < images.std() < 0.8
-
-
-@pytest.mark.parametrize(
-    ("sampler", "options", "words"),
-    [
-        (ddim, {"steps": 0}, "0"),
-        (ddim, {"eta": 1.5}, "1.5"),
-        (ddim, {"eta": 1.0, "seed": 2**32}, "seed.*4294967296"),
-        (ancestral, {"seed": -1}, "seed.*-1"),
-        (ancestral, {"variance": "huge"}, "'huge'.*small, large"),
-    ],
-)
-def test_a_value_out_of_range_is_named(sampler, options, words):
-    with pytest.raises(ValueError, match=words):
-        sampler(best_denoiser, CosineSchedule(), standard_noise(1), **options)

@@ -105,20 +105,6 @@ def test_a_saved_schedule_comes_back_equal(schedule):
 
 
 @pytest.mark.parametrize(
-    ("kind", "arguments", "value"),
-    [
-        (LinearSchedule, {"min_rate": 0.3, "max_rate": 0.02}, "0.3"),
-        (LinearSchedule, {"steps": 0}, "0"),
-        (LinearSchedule, {"steps": 20}, "more than 20 steps, got steps=20"),
-        (OffsetCosineSchedule, {"max_signal_rate": 1.2}, "1.2"),
-    ],
-)
-def test_numbers_out_of_range_are_named(kind, arguments, value):
-    with pytest.raises(ValueError, match=value):
-        kind(**arguments)
-
-
-@pytest.mark.parametrize(
     ("schedule", "divides_by_signal", "words"),
     [
         (CosineSchedule(), True, "divided.*threshold.*velocity.*OffsetCosine"),

@@ -43,20 +43,6 @@ def test_kernel_distance_agrees_with_loops_over_pairs(groups):
     np.testing.assert_allclose(estimate, kernel_mean_by_loops(real, generated), rtol=1e-12)
 
 
-def test_kernel_distance_within_one_distribution_has_mean_zero():
-    estimates, with_diagonals = [], []
-    for i in range(600):
-        real, generated = samples([i, 0], 12), samples([i, 1], 15)
-        estimates.append(kernel_distance(real, generated, groups=1)[0])
-        between = (real @ generated.T / 2 + 1) ** 3
-        within = sum(((x @ x.T / 2 + 1) ** 3).mean() for x in (real, generated))
-        with_diagonals.append(within - 2 * between.mean())
-    error = np.std(estimates) / np.sqrt(len(estimates))
-    assert abs(np.mean(estimates)) < 4 * error
-    assert min(estimates) < 0
-    assert np.mean(with_diagonals) > 20 * error  # the test can tell them apart
-
-
 def test_the_standard_error_is_the_spread_of_the_estimate():
     found = np.array(
         [kernel_distance(samples([i, 0], 80), samples([i, 1], 60, 2, 0.7)) for i in range(300)]
@@ -102,14 +88,6 @@ def test_frechet_distance_works_with_fewer_images_than_features():
     np.testing.assert_allclose(frechet_distance(real, generated), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("distance", [kernel_distance, frechet_distance])
-def test_sets_that_cannot_be_compared_are_refused(distance):
-    with pytest.raises(ValueError, match="got 1 and 5"):
-        distance(samples(0, 1), samples(1, 5))
-    with pytest.raises(ValueError, match=r"got \(5, 2\) and \(5, 3\)"):
-        distance(samples(0, 5), samples(1, 5, 3))
-
-
 # --- precision, recall, nearest neighbours ---
 
 
@@ -129,11 +107,6 @@ def test_precision_and_recall_agree_with_loops(neighbours):
     expected = share(real, generated), share(generated, real)
     assert precision_and_recall(real, generated, neighbours) == expected
     assert 0 < expected[0] < 1 and 0 < expected[1] < 1
-
-
-def test_precision_needs_more_images_than_neighbours():
-    with pytest.raises(ValueError, match=r"\(3 and 9\), got 3"):
-        precision_and_recall(samples(0, 3), samples(1, 9))
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])

@@ -139,16 +139,6 @@ def test_a_metric_survives_its_config_weights_included(encoder, images, network)
             assert (copy.over, copy.groups) == (metric.over, metric.groups)
 
 
-def test_a_model_saved_with_its_metric_evaluates_the_same(images, network, tmp_path):
-    model = dimmer()
-    model.compile(loss="mse", metrics=[KID(network)])
-    before = model.evaluate(images[0], images[0], batch_size=8, verbose=0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    after = loaded.evaluate(images[0], images[0], batch_size=8, verbose=0)
-    np.testing.assert_allclose(after, before, rtol=1e-4)
-
-
 def test_wrong_arguments_are_refused(images):
     with pytest.raises(ValueError, match="'epochs'"):
         KID(colours, over="epochs")

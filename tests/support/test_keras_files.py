@@ -7,9 +7,8 @@ import sys
 import zipfile
 
 import keras
-import numpy as np
 import pytest
-from conftest import ON_TENSORFLOW, ROOT
+from conftest import ROOT
 from processes import python
 
 from diffusion.evaluation.encoder import load_encoder
@@ -83,13 +82,6 @@ def test_in_a_new_process_one_import_loads_every_file(with_my_schedule):
     assert "my_schedules.MySchedule" in refused and "import my_schedules" in refused
 
 
-def test_a_class_that_is_not_registered_is_named_with_the_import_that_helps(with_my_schedule):
-    file, _ = with_my_schedule
-    with pytest.raises(ValueError, match=r"mine>MySchedule.*import my_schedules before") as error:
-        load_model(file)
-    assert "\n" not in str(error.value)
-
-
 def test_a_class_of_an_encoder_or_of_a_cell_is_named_too(tmp_path):
     class Mine(keras.layers.ReLU):
         pass
@@ -159,10 +151,3 @@ def test_brackets_in_texts_are_not_nesting(tmp_path):
     assert read_config(path)["a"].startswith("[[")
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "model.h5"))):
         read_config(tmp_path / "model.h5")
-
-
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="the pictures were generated on TensorFlow")
-@pytest.mark.parametrize("name", ["plain", "beyond", "chain"])
-def test_models_from_before_the_move_generate_what_they_did(name):
-    images = load_model(BEFORE_THE_MOVE / name).generate(2, steps=3, seed=0)
-    np.testing.assert_allclose(images, np.load(BEFORE_THE_MOVE / name / "pictures.npy"), atol=1e-4)

@@ -1,5 +1,6 @@
 """The model: statistics, averages, generating images, saving and loading."""
 
+import re
 import warnings
 
 import keras
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 from processes import python
 
+from diffusion.ddpm import Chain
 from diffusion.latents import initial_noise
 from diffusion.model import DiffusionModel
 from diffusion.objectives import VelocityObjective
-from diffusion.schedules import CosineSchedule, OffsetCosineSchedule
+from diffusion.schedules import CosineSchedule, LinearSchedule, OffsetCosineSchedule
 from diffusion.support.pixels import scale_pixels
 from diffusion.training.loop import build, load_model
 from diffusion.unet import build_unet
@@ -93,23 +95,29 @@ def test_the_seed_determines_the_generated_images(trained):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "objective", "options", "saturates"),
+    ("schedule", "objective", "options", "words"),
     [
-        (CosineSchedule(), None, {}, True),
-        (CosineSchedule(), None, {"threshold": 0.995}, False),
-        (CosineSchedule(), VelocityObjective(), {}, False),
-        (OffsetCosineSchedule(), None, {}, False),
+        (CosineSchedule(), None, {}, "divided.*threshold.*velocity.*OffsetCosine"),
+        (Chain([0.1, 0.3]).as_schedule(), None, {}, r"0\.79 at time 1"),
+        (CosineSchedule(), None, {"threshold": 0.995}, None),
+        (CosineSchedule(), VelocityObjective(), {}, None),
+        (LinearSchedule(), None, {}, None),
+        (OffsetCosineSchedule(), None, {}, None),
     ],
 )
-def test_generate_warns_where_every_pixel_will_saturate(schedule, objective, options, saturates):
+def test_generate_warns_where_sampling_goes_wrong(schedule, objective, options, words):
     model = DiffusionModel(build_unet(16, (8, 8), 1, 8), schedule, objective=objective)
-    model.network.get_layer("pred_noises").kernel.assign(np.full((1, 1, 8, 3), 0.1))
+    kernel = 0.1 * np.random.default_rng(0).normal(size=(1, 1, 8, 3))
+    model.network.get_layer("pred_noises").kernel.assign(kernel)
     model.ema_network.set_weights(model.network.get_weights())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         images = model.generate(1, 1, seed=0, **options)
+    found = [str(each.message) for each in caught if repr(schedule) in str(each.message)]
+    assert len(found) == (words is not None)
+    assert not words or re.search(words, found[0])
+    saturates = bool(words) and "divided" in words
     assert ((images == 0) | (images == 1)).all() == saturates
-    assert sum("CosineSchedule" in str(each.message) for each in caught) == saturates
 
 
 RELOAD = """
@@ -117,13 +125,12 @@ import sys
 import numpy as np
 from diffusion.training.loop import load_model
 
-path, noise, batch, out = sys.argv[1:]
-model = load_model(path)
-images = model.generate(initial_noise=np.load(noise), steps=5)
+model = load_model(sys.argv[1])
+images = model.generate(2, 5, seed=3)
 for _ in range(3):
-    model.train_on_batch(np.load(batch))
-np.savez(out, images=images, seed=model.seed_generator.state,
-         iterations=model.optimizer.iterations, *model.get_weights())
+    model.train_on_batch(np.load(sys.argv[2] + "/batch.npy"))
+states = model.seed_generator.state, model.optimizer.iterations
+np.savez(sys.argv[2] + "/out.npz", *model.get_weights(), *states, images)
 """
 
 
@@ -131,23 +138,16 @@ np.savez(out, images=images, seed=model.seed_generator.state,
 def test_a_new_process_reloads_the_model_to_the_bit_and_continues_training_exactly(
     trained, painted, tmp_path
 ):
-    noise = np.asarray(initial_noise(2, 16, seed=3))
-    np.save(tmp_path / "noise.npy", noise)
     np.save(tmp_path / "batch.npy", painted.images[:8])
-    path = trained.folder / "model.keras"
-    files = [tmp_path / name for name in ("noise.npy", "batch.npy", "out.npz")]
-    python("-c", RELOAD, path, *files)
-    theirs = np.load(tmp_path / "out.npz")
-
-    model = load_model(path)
-    kept = trained.model.generate(initial_noise=noise, steps=5)
-    np.testing.assert_array_equal(theirs["images"], kept)
+    python("-c", RELOAD, trained.folder, tmp_path)
+    *theirs, images = np.load(tmp_path / "out.npz").values()
+    np.testing.assert_array_equal(images, trained.model.generate(2, 5, seed=3))
+    model = load_model(trained.folder)
     for _ in range(3):
         model.train_on_batch(painted.images[:8])
-    for index, weight in enumerate(model.get_weights()):
-        np.testing.assert_array_equal(theirs[f"arr_{index}"], weight)
-    np.testing.assert_array_equal(theirs["seed"], np.asarray(model.seed_generator.state))
-    assert theirs["iterations"] == 12 + 3  # two epochs of six steps went before
+    ours = *model.get_weights(), model.seed_generator.state, model.optimizer.iterations
+    np.testing.assert_equal(theirs, [np.asarray(value) for value in ours])
+    assert theirs[-1] == 12 + 3  # two epochs of six steps went before
 
 
 def test_one_file_holds_schedule_average_and_optimizer(trained):

@@ -35,6 +35,8 @@ def test_an_untrained_network_predicts_zero_and_keeps_input_output_and_weights_i
     assert keras.backend.standardize_dtype(pred_noises.dtype) == "float32"
     np.testing.assert_array_equal(pred_noises, np.zeros_like(noisy))
     assert all(w.dtype == "float32" for w in network.weights)
+    computed = {layer.compute_dtype for layer in network.layers}
+    assert computed == {"float32", dtype.removeprefix("mixed_")}
 
 
 def test_a_network_reloads_with_safe_mode_on(tmp_path):

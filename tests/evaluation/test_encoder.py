@@ -64,21 +64,13 @@ def test_calling_a_classifier_does_not_train_it(trained_on_colours):
         np.testing.assert_allclose(trained_on_colours(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_augmented_image_has_the_same_size_and_follows_from_the_seed():
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype("uint8")
-    copies = [augment(image, np.random.default_rng(seed)) for seed in (1, 1, *range(2, 30))]
-    np.testing.assert_array_equal(copies[0], copies[1])
-    for copy in copies:
-        assert copy.shape == image.shape and copy.dtype == np.float32
-        assert copy.min() >= 0 and copy.max() <= 1
-    assert np.std([copy.mean() for copy in copies]) > 0.01
-    assert (copies[1] != copies[2]).any()
-
-
-def test_half_of_the_augmented_images_are_flipped_and_each_is_another_crop():
+def test_half_of_the_augmented_images_are_flipped_and_each_is_another_crop_of_the_same_size():
     ramp = np.broadcast_to(np.linspace(0, 255, 32)[None, :, None], (32, 32, 3)).astype("uint8")
-    rng = np.random.default_rng(0)
-    copies = [augment(ramp, rng) for _ in range(200)]
+    copies = [augment(ramp, np.random.default_rng(seed)) for seed in range(200)]
+    np.testing.assert_array_equal(copies[1], augment(ramp, np.random.default_rng(1)))
+    for copy in copies:
+        assert copy.shape == ramp.shape and copy.dtype == np.float32
+        assert copy.min() >= 0 and copy.max() <= 1
     rises = [copy[:, -1].mean() - copy[:, 0].mean() for copy in copies]
     assert 70 < sum(rise < 0 for rise in rises) < 130
     assert min(map(abs, rises)) > 0.35 and np.std(np.abs(rises)) > 0.05

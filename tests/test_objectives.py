@@ -113,13 +113,12 @@ def test_the_loss_of_a_step_is_the_weighted_mean_of_its_errors(painted, name, we
 @pytest.mark.slow
 def test_a_run_resumes_to_the_bit_and_generates_the_same_after_a_reload(painted, tmp_path):
     chosen = {"objective": "velocity", "loss_weighting": "min_snr", "self_conditioning": True}
-    chosen |= {"loss": "mean_squared_error", "learning_rate": 3e-3}
-    config = get_preset("tiny", epochs=3, half_size_epochs=1, **chosen)
+    config = get_preset("tiny", loss="mean_squared_error", learning_rate=3e-3, **chosen)
     options = {"resume": True, "sample_every": 0, "verbose": 0}
     straight = train(config, painted, tmp_path / "a", **options)
-    for max_steps in (9, None):  # within the second epoch, after one at half the size
+    for max_steps in (8, None):  # within the second epoch
         resumed = train(config, painted, tmp_path / "b", max_steps=max_steps, **options)
-    assert resumed.losses[0] == straight.losses[0] and straight.losses[-1] < straight.losses[0]
+    assert resumed.losses[0] == straight.losses[0]
     again = load_model(resumed.folder)
     assert type(again.objective) is VelocityObjective and again.self_conditioned
     assert again.objective.get_config() == straight.model.objective.get_config()

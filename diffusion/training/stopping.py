@@ -25,8 +25,9 @@ class GracefulStop(keras.callbacks.Callback):
     loss is not finite, and at a signal: SIGINT (Ctrl-C, a notebook's stop button), SIGTERM
     (`docker stop`, a scheduler) or SIGHUP (a closed terminal). Use it as a context manager around
     `fit`: it handles signals within, in the main thread only, and leaves alone those that the
-    process ignores, as under `nohup`. Before the first step there is nothing to save. After the first signal, Ctrl-C ends the process at once.
-    `interrupted` and `signal` (a number, or None) say afterwards what happened.
+    process ignores, as under `nohup`. Before the first step it ends at once: there is nothing to
+    save. After the first signal, Ctrl-C ends the process at once. `interrupted` and `signal` (a
+    number, or None) say afterwards what happened.
 
     path: the checkpoint, for the error message.
     """

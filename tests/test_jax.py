@@ -34,6 +34,13 @@ assert np.isfinite(images).all() and straight.losses[-1] < 0.795
 print("agreed")
 """
 
+IN_BFLOAT16 = """
+import sys
+from diffusion import load_model
+layers = load_model(sys.argv[1]).network.layers
+assert {layer.compute_dtype for layer in layers} == {"bfloat16", "float32"}
+"""
+
 
 def run(folder, *command):
     """Run a program on JAX, where TensorFlow seems to be installed but cannot be imported."""
@@ -66,3 +73,4 @@ def test_the_command_lines_work_without_tensorflow_and_in_bfloat16(tmp_path):
         *("--steps", "2", "--output", picture),
     )
     assert "2 images" in said and picture.stat().st_size > 1000
+    run(tmp_path, "-c", IN_BFLOAT16, trained)

@@ -120,6 +120,7 @@ def refused(refusal, monkeypatch, tmp_path):
         (["--data-dir", "nowhere"], "nowhere"),
         (["--model", "nowhere"], "nowhere"),
         (["no.ipynb"], "no.ipynb"),
+        (["--output", ROOT / "notebooks"], "what is read"),
     ],
 )
 def test_bad_arguments_are_named_in_one_line(refused, arguments, word):

@@ -1,5 +1,6 @@
 """The command lines as a reader meets them: help, pictures, and one line for each mistake."""
 
+import inspect
 import os
 import shutil
 import subprocess
@@ -9,10 +10,11 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from calling import assert_one_line, call, run
+from calling import assert_one_line, call, module_of, run
 from conftest import ROOT, needs_tensorboard
 from PIL import Image
 
+from diffusion.samplers import SAMPLERS
 from diffusion.training.building import load_model
 
 PLAIN = ROOT / "tests" / "files" / "before_the_move" / "plain"
@@ -28,6 +30,15 @@ def test_every_script_explains_itself(script):
     finished = run(script, "--help")
     assert finished.returncode == 0, finished.stderr
     assert script in finished.stdout and "usage" in finished.stdout.lower()
+
+
+def test_generate_knows_the_samplers_without_a_choice_of_spacing():
+    without = [
+        name
+        for name, sampler in SAMPLERS.items()
+        if "spacing" not in inspect.signature(sampler).parameters
+    ]
+    assert list(module_of("generate.py").EVENLY_IN_TIME) == without
 
 
 @pytest.fixture
@@ -123,6 +134,7 @@ ENCODER, SHIP = ("train_encoder.py", "--data-dir", "painted"), ("ship_model.py",
         ((*SHIP, "whole.keras"), "whole.keras exists"),  # a checkpoint: it has an optimizer
         ((*SHIP, "encoder.keras"), "encoder.keras exists"),
         (("ship_model.py", "RUN/none", "a.keras"), "no model at RUN/none"),
+        (("ship_model.py", "whole.keras", "a.keras"), "whole.json"),
         (("ship_model.py", "flowers.keras", "flowers.keras"), "what is read"),
         (("tensorboard.sh", "no/such/folder"), "no/such/folder"),
     ],

@@ -1,5 +1,6 @@
 """What a run writes: whole or not at all, and what only shows it cannot end it."""
 
+import functools
 import subprocess
 
 import keras
@@ -9,9 +10,10 @@ from conftest import ROOT, needs_tensorboard
 from PIL import Image
 
 from diffusion.support.files import written_whole
-from diffusion.training import callbacks
+from diffusion.training import callbacks, loop
 from diffusion.training.building import load_model
 from diffusion.training.callbacks import LossCurve, TrainingError, memory_errors
+from diffusion.training.curves import read_losses
 from diffusion.training.loop import train
 
 HEADER = "step,steps,image_size,loss\n"
@@ -34,11 +36,21 @@ def ruin(model, value=np.nan):
     weight.assign(np.full(weight.shape, value))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(
-    tiny, painted, tmp_path
+class Eager(LossCurve):
+    """A curve that is written after every step."""
+
+    def _close(self, count, mean):
+        super()._close(count, mean)
+        self._write()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_curve_and_last_good_checkpoint(
+    tiny, painted, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(loop, "LossCurve", functools.partial(Eager, every=1))
     with pytest.raises(TrainingError, match=r"step 9, learning rate 0\.001.*model\.keras"):
         train(tiny, painted, tmp_path, callbacks=[After(8, ruin)], verbose=0)
+    assert read_losses(tmp_path / "losses.csv")[-1].step == 8
     model = load_model(tmp_path)
     assert int(model.optimizer.iterations) == 6
     assert all(np.isfinite(weight).all() for weight in model.get_weights())

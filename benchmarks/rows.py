@@ -47,11 +47,11 @@ class Row:
 ROWS = {
     "training": Row("training", "images/s", "rate", 1.8, "3.5x"),
     "xla": Row("training, the reference by XLA", "images/s", "rate", 3.6, "7x"),
-    "sampling": Row("drawing {few}, {steps} DDIM steps", "s", "time", 3.5),
-    "sampling-many": Row("drawing {many}, {steps} DDIM steps", "images/s", "rate", 3.0),
+    "sampling": Row("{few} images in {steps} DDIM steps", "s", "time", 3.5),
+    "sampling-many": Row("{many} images in {steps} DDIM steps", "images/s", "rate", 3.0),
     "pipeline": Row("input after the first pass", "images/s", "rate", 100.0, "memory bandwidth"),
     "memory": Row("peak memory of training", "GB", "memory", 1.0),
-    "overhead": Row("a step; reference: its network alone", "ms", "overhead", 0.05, "0%"),
+    "overhead": Row("a whole step; reference: our network alone", "ms", "overhead", 0.05, "0%"),
     "gpu": Row("50 `book` epochs, 8,189 flowers", "min", "time", 6.0),
 }
 
@@ -131,7 +131,7 @@ class Benchmark:
         per_second = setting.many / parts
         self.add("sampling-many", timings, "chapter", lambda seconds: per_second / seconds)
         self.notes.append(
-            f"Drawing {setting.many}: both sides are measured at {setting.many_steps} of "
+            f"{setting.many} images: both sides are measured at {setting.many_steps} of "
             f"{setting.steps} steps and multiplied by {parts:g}: the cost is linear in them."
         )
 

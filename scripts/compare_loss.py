@@ -18,7 +18,7 @@ def parse_arguments():
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="folder of a run, such as models/quick-flowers102, or of TensorBoard logs (default: "
+        help="folder of a run, such as models/quick-painted, or of TensorBoard logs (default: "
         "the references alone)",
     )
     words = "the preset whose reference to use (default: the first run's, else book)"
@@ -48,7 +48,7 @@ def main():
 
     for run in (*arguments.runs, *(arguments.collect or [])):
         if not run.exists():
-            command.fail(f"no run at {run}: name its folder, such as models/quick-flowers102")
+            command.fail(f"no run at {run}: name its folder, such as models/quick-painted")
     file = arguments.to or FILE
     preset = arguments.preset
     if arguments.collect:

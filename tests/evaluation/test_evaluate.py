@@ -54,7 +54,7 @@ def test_where_there_are_splits_one_of_them_is_held_out(in_splits):
         ("7,370 flowers from folder, 64x64, centre crop", "on these"),
         ("10 of 40 flowers from folder, 64x64, centre crop, splits valid", "on these"),
         ("30 of 40 flowers from folder, 64x64, centre crop, splits train", "not trained on these"),
-        ("40 flowers from folder-2, 64x64, centre crop", "on other"),
+        ("40 flowers from folder-2, 64x64, centre crop", "not known"),
         ("48 painted flowers, 16x16, seed 0", "on other"),
     ],
 )

@@ -6,10 +6,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most of what JAX does in these tests is to compile: this takes half the time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
+import importlib
 import signal
+import sys
 from pathlib import Path
 
+import command
 import keras
+import numpy as np
 import pytest
 
 # A suite started in the background of a shell ignores Ctrl-C, and so would all that it starts.
@@ -21,6 +25,17 @@ ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 needs_tensorboard = pytest.mark.skipif(
     not ON_TENSORFLOW, reason="runs are shown in TensorBoard on TensorFlow alone"
 )
+
+
+def state(model):
+    """Everything a run depends on: weights, averages, optimizer, random state."""
+    values = *model.weights, *model.optimizer.variables, model.seed_generator.state
+    return [np.asarray(value) for value in values]
+
+
+def assert_same_state(one, two, **tolerances):
+    for a, b in zip(state(one), state(two), strict=True):
+        np.testing.assert_allclose(a, b, **{"rtol": 0, **tolerances})
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +73,34 @@ def trained(tiny, painted, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return train(tiny, painted, folder, tensorboard=ON_TENSORFLOW, verbose=0)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Call a script such as "evaluate.py" in this process: (status, its output, its errors)."""
+
+    def call(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            command.run(importlib.import_module(script.removesuffix(".py")).main)
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def mirror():
+    """A web server with small flowers to download."""
+    from mirror import FLOWERS, Mirror
+
+    server = Mirror(FLOWERS)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    """A folder of three pictures in Kaggle's layout."""
+    from flower_files import kaggle_layout
+
+    return kaggle_layout(tmp_path / "my flowers")

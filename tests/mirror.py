@@ -1,10 +1,10 @@
 """A web server on localhost with small flowers to download, which drops, lies and refuses."""
 
-import contextlib
 import hashlib
 import http.server
 import io
 import re
+import shutil
 import tarfile
 import threading
 
@@ -21,8 +21,8 @@ class Mirror(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, files):
-        super().__init__(("127.0.0.1", 0), MirrorHandler)
+    def __init__(self, files, handler=None):
+        super().__init__(("127.0.0.1", 0), handler or MirrorHandler)
         self.files = dict(files)
         self.etag = '"1"'
         self.knows_ranges = True
@@ -41,8 +41,15 @@ class Mirror(http.server.ThreadingHTTPServer):
     def url(self):
         return f"http://127.0.0.1:{self.server_port}/"
 
-    def requests_for(self, name=ARCHIVE):
-        return [entry for entry in self.log if entry["name"] == name]
+    def requests(self):
+        """The requests for the archive."""
+        return [entry for entry in self.log if entry["name"] == ARCHIVE]
+
+    def stop(self):
+        if self.hold is not None:
+            self.hold.set()
+        self.shutdown()
+        self.server_close()
 
 
 class MirrorHandler(http.server.BaseHTTPRequestHandler):
@@ -111,36 +118,20 @@ def make_flowers():
     }
 
 
-def md5_of_bytes(content):
-    return hashlib.md5(content).hexdigest()
-
-
 FLOWERS = make_flowers()
-SUMS = {name: md5_of_bytes(content) for name, content in FLOWERS.items()}
+SUMS = {name: hashlib.md5(content).hexdigest() for name, content in FLOWERS.items()}
 SIZE = len(FLOWERS[ARCHIVE])
 HALF = SIZE // 2
 
 
-@contextlib.contextmanager
-def running_mirror():
-    server = Mirror(FLOWERS)
-    yield server
-    if server.hold is not None:
-        server.hold.set()
-    server.shutdown()
-    server.server_close()
-
-
 def assert_complete(data_dir):
     """Everything that should be there is, byte for byte, and nothing else."""
-    final = data_dir / "oxford-102-flowers"
-    assert [path.name for path in data_dir.iterdir()] == [final.name]
+    (final,) = data_dir.iterdir()
     assert sorted(path.name for path in final.iterdir()) == ["cat_to_name.json", "dataset"]
-    found = {path.relative_to(final / "dataset").as_posix() for path in final.rglob("*.jpg")}
-    split = {n: "train" if n < 11 else "valid" if n < 15 else "test" for n in range(1, COUNT + 1)}
-    assert found == {
-        f"{split[n]}/{(1, 2, 102)[n % 3]}/image_{n:05d}.jpg" for n in range(1, COUNT + 1)
-    }
+    found = {path.relative_to(final).as_posix() for path in final.rglob("*.jpg")}
+    splits = ["train"] * 10 + ["valid"] * 4 + ["test"] * 10
+    places = ((n, f"dataset/{split}/{(1, 2, 102)[n % 3]}") for n, split in enumerate(splits, 1))
+    assert found == {f"{place}/image_{n:05d}.jpg" for n, place in places}
     with tarfile.open(fileobj=io.BytesIO(FLOWERS[ARCHIVE])) as tar:
         for path in final.rglob("*.jpg"):
             assert path.read_bytes() == tar.extractfile(f"jpg/{path.name}").read()
@@ -152,3 +143,9 @@ def assert_nothing_looks_finished(data_dir):
 
 def archive_part(data_dir):
     return data_dir / ".oxford-102-flowers.partial" / f"{ARCHIVE}.part"
+
+
+def say_free(monkeypatch, size):
+    """Let every disk have this much free space."""
+    usage = shutil.disk_usage("/")._replace(free=size)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)

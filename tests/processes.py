@@ -1,15 +1,20 @@
-"""Run scripts as a reader does: as processes, from another folder, without credentials."""
+"""Run scripts and programs in processes of their own, as a reader does."""
 
 import os
 import subprocess
+import sys
 import time
-from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+from conftest import ROOT
+
+SCRIPTS = ROOT / "scripts"
 
 
 def start(command, folder, **environment):
-    """Start a process in a session of its own, so that Ctrl-C reaches all of it."""
+    """Start a process in a session of its own, so that Ctrl-C reaches all of it.
+
+    It runs in `folder / "home"`, which is its home too, and without credentials.
+    """
     home = folder / "home"
     home.mkdir(exist_ok=True)
     clean = {key: value for key, value in os.environ.items() if not key.startswith("KAGGLE_")}
@@ -26,10 +31,44 @@ def start(command, folder, **environment):
 
 def run(command, folder, **environment):
     """Run to the end; return the exit code and all output."""
-    process = start(command, folder, **environment)
-    output, errors = process.communicate(timeout=30)
+    ((status, output, errors),) = end([start(command, folder, **environment)], timeout=300)
     assert "Traceback" not in output + errors
-    return process.returncode, output + errors
+    return status, output + errors
+
+
+def run_script(script, arguments, folder, **environment):
+    """Run a script such as "evaluate.py" or "tensorboard.sh" to the end."""
+    runner = sys.executable if script.endswith(".py") else "bash"
+    return run([runner, SCRIPTS / script, *arguments], folder, **environment)
+
+
+def start_python(*arguments, **environment):
+    """Start Python in the root of the project."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_python(program, *arguments):
+    """Run a Python program, which must not fail; return its output."""
+    ((status, output, errors),) = end([start_python("-c", program, *arguments)], timeout=300)
+    assert status == 0, errors[-2000:]
+    return output
+
+
+def end(processes, timeout):
+    """Return status, output and errors of each; the test fails if one goes on for longer."""
+    try:
+        outputs = [process.communicate(timeout=timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(p.returncode, *output) for p, output in zip(processes, outputs, strict=True)]
 
 
 def wait_for(condition):
@@ -45,3 +84,9 @@ def stop(process, number):
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=30)
     return process.returncode, output + errors
+
+
+def assert_one_line(errors, words):
+    """Assert that this is one line, an error with these words."""
+    assert errors.startswith("error: ") and words in errors
+    assert errors.count("\n") == 1

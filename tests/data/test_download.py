@@ -1,36 +1,27 @@
 """Getting the Oxford flowers: complete or not there, unpacked safely, arranged as labelled."""
 
-import contextlib
+import errno
 import io
 import shutil
-import subprocess
-import sys
 import tarfile
 import threading
 
 import pytest
-from conftest import ROOT
 from mirror import (
     ARCHIVE,
     FLOWERS,
     HALF,
     SIZE,
     SUMS,
-    archive_part,
     assert_complete,
     assert_nothing_looks_finished,
     mat_bytes,
-    running_mirror,
+    say_free,
 )
+from processes import run_python
 
 from diffusion.data import download
 from diffusion.data.http import DownloadError
-
-
-@pytest.fixture
-def mirror():
-    with running_mirror() as server:
-        yield server
 
 
 def get(mirror, data_dir, retries=2):
@@ -46,34 +37,23 @@ def test_flowers_arrive_once_in_the_layout_of_kaggle(mirror, tmp_path, capsys):
     assert "already complete" in capsys.readouterr().err
 
 
-def test_the_next_call_resumes_what_this_one_gave_up(mirror, tmp_path):
-    mirror.cuts = [HALF]
-    with pytest.raises(DownloadError, match="run again to resume"):
-        get(mirror, tmp_path, retries=0)
-    assert_nothing_looks_finished(tmp_path)
-    assert archive_part(tmp_path).read_bytes() == FLOWERS[ARCHIVE][:HALF]
-    get(mirror, tmp_path, retries=0)
-    assert sum(request["sent"] for request in mirror.requests_for()) == SIZE
-    assert_complete(tmp_path)
+FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_negative_retries_are_refused(mirror, tmp_path):
-    with pytest.raises(ValueError, match=r"retries.*-1"):
-        get(mirror, tmp_path, retries=-1)
-
-
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), FULL])
 @pytest.mark.parametrize(("owner", "step"), [(tarfile.TarFile, "extract"), (shutil, "copyfile")])
 def test_what_was_interrupted_after_the_download_starts_over_without_it(
-    mirror, tmp_path, monkeypatch, owner, step
+    mirror, tmp_path, monkeypatch, owner, step, error
 ):
     def interrupt(*arguments, **options):
         assert_nothing_looks_finished(tmp_path)
-        raise KeyboardInterrupt
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, interrupt)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(DownloadError if error is FULL else KeyboardInterrupt) as caught:
             get(mirror, tmp_path)
+    assert error is not FULL or str(tmp_path) in str(caught.value)
     assert_nothing_looks_finished(tmp_path)
     requests = len(mirror.log)
     for leftover in ("unpacked/jpg", "arranged/dataset/train/1"):  # what SIGKILL would leave
@@ -98,7 +78,7 @@ def test_two_downloads_do_not_write_to_one_file(mirror, tmp_path):
     mirror.cuts, mirror.hold = [HALF], threading.Event()
     first = threading.Thread(target=get, args=(mirror, tmp_path))
     first.start()
-    while not mirror.requests_for():
+    while not mirror.requests():
         first.join(0.01)
     with pytest.raises(FileExistsError, match="downloading"):
         get(mirror, tmp_path)
@@ -109,11 +89,13 @@ def test_two_downloads_do_not_write_to_one_file(mirror, tmp_path):
 
 @pytest.mark.slow
 def test_a_system_without_flock_downloads_too(mirror, tmp_path):
-    code = (
-        "import sys; sys.modules['fcntl'] = None; from diffusion.data import download_oxford; "
-        f"download_oxford(sys.argv[1], sys.argv[2], {SUMS!r})"
-    )
-    subprocess.run([sys.executable, "-c", code, tmp_path, mirror.url], cwd=ROOT, check=True)
+    program = f"""
+import sys
+sys.modules["fcntl"] = None
+from diffusion.data import download_oxford
+download_oxford(sys.argv[1], sys.argv[2], {SUMS!r})
+"""
+    run_python(program, tmp_path, mirror.url)
     assert_complete(tmp_path)
 
 
@@ -183,6 +165,18 @@ def test_a_python_without_filters_is_told_which_has_them(tmp_path, monkeypatch):
         download.extract(tmp_path / ARCHIVE, tmp_path / "unpacked")
 
 
+def test_too_little_disk_is_seen_before_unpacking(mirror, tmp_path, monkeypatch):
+    say_free(monkeypatch, SIZE)  # enough for the archive, not for blocks of 4096
+    with pytest.raises(DownloadError, match=rf"unpacking {ARCHIVE} needs .* MB"):
+        get(mirror, tmp_path)
+    assert_nothing_looks_finished(tmp_path)
+    requests = len(mirror.log)
+    monkeypatch.undo()
+    get(mirror, tmp_path)
+    assert len(mirror.log) == requests
+    assert_complete(tmp_path)
+
+
 # --- arranging ---
 
 
@@ -208,56 +202,3 @@ def test_unreadable_labels_are_refused_by_name(content, tmp_path):
     (tmp_path / "labels.mat").write_bytes(content)
     with pytest.raises(DownloadError, match=r"labels\.mat"):
         download.arrange(tmp_path, tmp_path / "labels.mat", tmp_path / "s.mat", tmp_path / "to")
-
-
-# --- disk nearly full ---
-
-
-def say_free(monkeypatch, size):
-    usage = shutil.disk_usage("/")._replace(free=size)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-
-
-def test_too_little_disk_is_seen_before_unpacking(mirror, tmp_path, monkeypatch):
-    say_free(monkeypatch, SIZE)  # enough for the archive, not for blocks of 4096
-    with pytest.raises(DownloadError, match=rf"unpacking {ARCHIVE} needs .* MB"):
-        get(mirror, tmp_path)
-    assert_nothing_looks_finished(tmp_path)
-    requests = len(mirror.log)
-    monkeypatch.undo()
-    get(mirror, tmp_path)
-    assert len(mirror.log) == requests
-    assert_complete(tmp_path)
-
-
-@contextlib.contextmanager
-def small_disk(folder, size):
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("a small disk needs the right to mount a tmpfs")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.mark.parametrize("size", [HALF, SIZE + HALF])
-def test_a_disk_full_while_downloading_or_unpacking_keeps_what_there_is(
-    mirror, tmp_path, monkeypatch, size
-):
-    mirror.tells_length = False  # so that checking the free disk cannot help
-    say_free(monkeypatch, 10**9)
-    with small_disk(tmp_path / "disk", size) as disk:
-        with pytest.raises(DownloadError, match=str(disk)):
-            get(mirror, disk)
-        assert_nothing_looks_finished(disk)
-        assert not list(disk.rglob("*.jpg"))
-        requests, part = len(mirror.log), archive_part(disk)
-        kept = part.stat().st_size if part.exists() else SIZE
-        assert (0 < kept < SIZE) == (size == HALF)
-        subprocess.run(["mount", "-o", f"remount,size={4 * SIZE}", str(disk)], check=True)
-        get(mirror, disk)
-        expected = [f"bytes={kept}-"] if kept < SIZE else []
-        assert [request["range"] for request in mirror.log[requests:]] == expected
-        assert_complete(disk)

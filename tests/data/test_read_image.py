@@ -52,11 +52,9 @@ def test_every_mode_becomes_rgb(tmp_path, mode, name):
     white = read_image(paint(tmp_path / name, (255, 255, 255), mode=mode), 8)
     black = read_image(paint(tmp_path / name, (0, 0, 0), mode=mode), 8)
     assert white.shape == (8, 8, 3) and white.min() > 250 and black.max() < 5
-
-
-def test_cmyk_keeps_its_colours(tmp_path):
-    picture = read_image(paint(tmp_path / "a.jpg", RED, mode="CMYK", quality=95), 8)
-    assert picture[..., 0].min() > 240 and picture[..., 1:].max() < 15
+    if mode not in ("L", "1"):
+        red = read_image(paint(tmp_path / name, RED, mode=mode, quality=95), 8)
+        assert red[..., 0].min() > 240 and red[..., 1:].max() < 15
 
 
 def test_sixteen_bits_are_scaled_to_eight_instead_of_cut_off(tmp_path):

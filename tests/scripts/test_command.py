@@ -3,13 +3,13 @@
 import argparse
 import errno
 import os
-import subprocess
 import sys
 
+import command
 import pytest
-from calling import assert_one_line, command
-from conftest import ON_TENSORFLOW, ROOT
+from conftest import ON_TENSORFLOW
 from PIL import Image
+from processes import assert_one_line, end, start_python
 
 from diffusion.support.files import written_whole
 
@@ -21,12 +21,9 @@ def refused(kind, text):
     return str(error.value)
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", ""])
-def test_a_number_out_of_range_is_refused(text):
-    assert f"at least 1, got {text!r}" in refused(command.number(least=1), text)
-
-
-def test_numbers_within_their_range_pass():
+def test_numbers_pass_within_their_range_alone():
+    for text in ("0", "-1", "x", "1.5", ""):
+        assert f"at least 1, got {text!r}" in refused(command.number(least=1), text)
     assert command.number(least=1, most=3)("3") == 3
     assert command.number(float, above=0, most=1)("0.5") == 0.5
     for text in ("nan", "inf"):
@@ -87,7 +84,7 @@ def test_folders_and_places_that_cannot_be_written_are_refused(tmp_path):
     (tmp_path / "folder.png").mkdir()
     assert "is a folder" in refused(command.writable(), tmp_path / "folder.png")
     assert "cannot be written" in refused(command.writable(), tmp_path / "file" / "a.png")
-    assert command.writable()(str(tmp_path / "new" / "a.png")).parent.exists() is False
+    assert not command.writable()(str(tmp_path / "new" / "a.png")).parent.exists()
     if sys.platform == "linux":
         assert "cannot be written" in refused(command.writable(), "/proc/a.png")
 
@@ -102,6 +99,8 @@ def test_a_full_disk_is_reported_with_the_path(tmp_path):
 
 
 # --- errors ---
+
+on_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow's own errors")
 
 
 def ended(error, capsys):
@@ -122,22 +121,17 @@ def ended(error, capsys):
         (OSError(28, "No space left"), "No space left"),
         (MemoryError(), "out of memory"),
         (ModuleNotFoundError("no", name="numpy"), "'numpy'"),
+        pytest.param("OOM when allocating\n\nmore", "out of memory", marks=on_tensorflow),
     ],
 )
 def test_foreseen_errors_are_one_line_with_status_2(error, words, capsys):
+    if isinstance(error, str):
+        import tensorflow as tf
+
+        error = tf.errors.ResourceExhaustedError(None, None, error)
     status, errors = ended(error, capsys)
     assert status == 2
     assert_one_line(errors, words)
-
-
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="TensorFlow's own errors")
-def test_tensorflows_errors_are_one_line(capsys):
-    import tensorflow as tf
-
-    error = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\n\nmore")
-    status, errors = ended(error, capsys)
-    assert status == 2
-    assert_one_line(errors, "out of memory")
 
 
 def test_a_defect_keeps_its_trace_back(capsys):
@@ -156,10 +150,9 @@ def test_without_tensorflow_but_with_jax_the_advice_is_the_backend(monkeypatch, 
     assert_one_line(errors, "KERAS_BACKEND=jax")
 
 
+@pytest.mark.slow
 def test_command_needs_the_standard_library_alone():
-    code = "import sys; sys.path.insert(0, 'scripts'); import command; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    assert {"numpy", "keras", "diffusion"}.isdisjoint(done.stdout.split())
+    program = "import sys; sys.path.insert(0, 'scripts'); import command; print(*sys.modules)"
+    ((status, imported, errors),) = end([start_python("-S", "-c", program)], timeout=60)
+    assert status == 0, errors
+    assert {"numpy", "keras", "diffusion"}.isdisjoint(imported.split())

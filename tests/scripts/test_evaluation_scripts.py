@@ -5,8 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
-from calling import assert_one_line, call, module_of
+import train_encoder
 from PIL import Image
+from processes import assert_one_line
 
 from diffusion.evaluation.classifier import build_classifier, save_classifier
 from diffusion.evaluation.encoder import encode, load_encoder
@@ -22,16 +23,14 @@ def encoder_file(tmp_path_factory):
 
 @pytest.mark.slow
 def test_evaluate_prints_plots_and_saves_a_table_that_follows_from_the_seed(
-    trained, encoder_file, tmp_path, monkeypatch, capsys
+    trained, encoder_file, tmp_path, call
 ):
     arguments = ["--model", trained.folder, "--data-dir", "painted", "--encoder", encoder_file]
     arguments += ["--samplers", "ddpm", "dpm_solver", "--steps", 1, 2, "--num-images", 16]
     arguments += ["--json", tmp_path / "rows.json", "--plot", tmp_path / "rows.png"]
     tables = []
     for seed in (1, 1, 2):  # each replaces the files of the one before
-        status, output, errors = call(
-            "evaluate.py", [*arguments, "--seed", seed], monkeypatch, capsys
-        )
+        status, output, errors = call("evaluate.py", *arguments, "--seed", seed)
         assert status == 0, errors
         tables.append(json.loads((tmp_path / "rows.json").read_text())["rows"])
     for words in (
@@ -49,8 +48,8 @@ def test_evaluate_prints_plots_and_saves_a_table_that_follows_from_the_seed(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_help_names_the_published_figure_and_what_is_comparable(monkeypatch, capsys):
-    status, output, _ = call("evaluate.py", ["--help"], monkeypatch, capsys)
+def test_help_names_the_published_figure_and_what_is_comparable(call):
+    status, output, _ = call("evaluate.py", "--help")
     output = " ".join(output.split())
     assert status == 0
     for words in ("KID 0.282 at 75 pixels", "5 steps", "0.399", "8,189", "averaged over batches"):
@@ -58,13 +57,13 @@ def test_help_names_the_published_figure_and_what_is_comparable(monkeypatch, cap
 
 
 @pytest.mark.slow
-def test_train_encoder_saves_what_evaluate_can_use(tmp_path, monkeypatch, capsys):
+def test_train_encoder_saves_what_evaluate_can_use(tmp_path, call):
     path = tmp_path / "encoder.keras"
     arguments = ["--data-dir", "painted", "--painted", 64, "--image-size", 16, "--epochs", 1]
     arguments += ["--batch-size", 16, "--output", path]
-    status, output, errors = call("train_encoder.py", arguments, monkeypatch, capsys)
+    status, output, errors = call("train_encoder.py", *arguments)
     assert status == 0, errors
-    module_of("train_encoder.py").parse_arguments()  # its own file may be replaced
+    train_encoder.parse_arguments()  # its own file may be replaced
     assert "16 species, 48 of 64 painted flowers" in output and "held out" in output
     record = json.loads(path.with_suffix(".json").read_text())
     assert record["steps"] == 3 and len(record["species"]) == 16
@@ -73,10 +72,10 @@ def test_train_encoder_saves_what_evaluate_can_use(tmp_path, monkeypatch, capsys
     assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder.json", "encoder.keras"]
 
 
-def test_a_batch_larger_than_the_data_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_batch_larger_than_the_data_is_refused_in_one_line(tmp_path, monkeypatch, call):
     monkeypatch.chdir(tmp_path)
     arguments = ["--data-dir", "painted", "--image-size", 16, "--output", "encoder.keras"]
     arguments += ["--batch-size", 999, "--painted", 8]
-    status, _, errors = call("train_encoder.py", arguments, monkeypatch, capsys)
+    status, _, errors = call("train_encoder.py", *arguments)
     assert status == 2 and not list(tmp_path.iterdir())
     assert_one_line(errors, "6 images do not fill a batch of 999")

@@ -1,6 +1,5 @@
 """The script that downloads from Kaggle: with a stand-in for its command line, and the real one."""
 
-import http.server
 import io
 import os
 import signal
@@ -10,7 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from processes import SCRIPTS, run, start, stop, wait_for
+from mirror import ARCHIVE, Mirror, MirrorHandler
+from processes import SCRIPTS, assert_one_line, run, start, stop, wait_for
 
 KAGGLE = ["bash", str(SCRIPTS / "download_kaggle_data.sh")]
 BOOK = ["nunenuh", "pytorch-challange-flower-dataset"]
@@ -22,9 +22,8 @@ def fake_kaggle(folder, script):
     """Put a `kaggle` first on PATH; `$partial` is the folder that it is to fill."""
     program = folder / "bin" / "kaggle"
     program.parent.mkdir(exist_ok=True)
-    program.write_text(
-        f'#!/usr/bin/env bash\necho "$@" >> "{folder}/calls"\npartial="$6"\n{script}'
-    )
+    head = f'#!/usr/bin/env bash\necho "$@" >> "{folder}/calls"\npartial="$6"\n'
+    program.write_text(head + script)
     program.chmod(0o755)
     return {"PATH": f"{program.parent}:{os.environ['PATH']}", "KAGGLE_API_TOKEN": "token"}
 
@@ -47,11 +46,9 @@ def test_without_credentials_the_keyless_way_is_named(tmp_path):
     environment = fake_kaggle(tmp_path, SUCCESS)
     del environment["KAGGLE_API_TOKEN"]
     code, said = run(kaggle(tmp_path), tmp_path, **environment)
-    assert code == 2
+    assert code == 2 and not (tmp_path / "calls").exists()
     assert "https://www.kaggle.com/settings/api" in said
     assert "python scripts/download_oxford_data.py" in said
-    assert not (tmp_path / "calls").exists()
-    assert not kaggle_data(tmp_path).exists()
 
 
 @pytest.mark.parametrize(
@@ -102,10 +99,9 @@ def test_a_data_set_is_downloaded_once(tmp_path):
 )
 def test_a_failure_is_one_line(script, message, tmp_path):
     code, said = run(kaggle(tmp_path), tmp_path, **fake_kaggle(tmp_path, script))
-    announced, error = said.splitlines()
-    assert (code, announced.startswith("downloading")) == (2, True)
-    assert error.startswith("error: ")
-    assert message in error
+    announced, _, error = said.partition("\n")
+    assert code == 2 and announced.startswith("downloading")
+    assert_one_line(error, message)
     assert not kaggle_data(tmp_path).exists()
 
 
@@ -135,7 +131,8 @@ def test_an_interrupted_download_is_not_taken_for_finished(number, tmp_path):
 )
 def test_bad_arguments_are_one_line(words, tmp_path):
     code, said = run([*KAGGLE, *words], tmp_path)
-    assert (code, len(said.splitlines()), said[:7]) == (2, 1, "error: ")
+    assert code == 2
+    assert_one_line(said, "")
 
 
 # --- Kaggle's own command line, with a stand-in for its server ---
@@ -147,37 +144,25 @@ kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = os.environ["TEST_ENDPOI
 """
 
 
-class KaggleHandler(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-    def answer(self, status, content=b"", **headers):
-        self.send_response(status)
-        for key, value in headers.items():
-            self.send_header(key.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.server.hold is not None and self.command == "GET":
-            self.wfile.write(content[: len(content) // 2])
-            self.server.hold.wait(20)
-        else:
-            self.wfile.write(content)
+class KaggleHandler(MirrorHandler):
+    """A mirror that first wants to be asked as Kaggle is."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.refuse:
-            self.answer(self.server.refuse)
+        content = b'{"active":true,"username":"me"}'
+        if self.server.answers:
+            self.send_response(self.server.answers.pop(0))
         elif self.path.endswith("/DownloadDataset"):
-            self.answer(302, Location="/storage/archive.zip")
+            self.send_response(302)
+            self.send_header("Location", f"/{ARCHIVE}")
         else:
-            self.answer(200, b'{"active":true,"username":"me"}', Content_Type="application/json")
-
-    def do_GET(self):
-        asked = self.headers.get("Range")
-        self.server.ranges.append(asked)
-        content = self.server.archive[int(asked[len("bytes=") : -1]) if asked else 0 :]
-        headers = {"Content_Type": "application/zip", "ETag": '"1"', "Accept_Ranges": "bytes"}
-        self.answer(206 if asked else 200, content, **headers)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            return self.wfile.write(content)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
 
 @pytest.fixture
@@ -186,28 +171,24 @@ def kaggle_server(tmp_path):
         pytest.skip("kaggle is not installed beside this Python")
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(REDIRECT)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), KaggleHandler)
-    server.daemon_threads, server.handle_error = True, lambda *arguments: None
-    server.ranges, server.refuse, server.hold = [], None, None
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("dataset/train/1/image_00001.jpg", os.urandom(4 << 20))
-    server.archive = buffer.getvalue()
+    server = Mirror({ARCHIVE: buffer.getvalue()}, KaggleHandler)
+    server.headers = {"Content-Type": "application/zip", "Accept-Ranges": "bytes"}
     server.environment = {
         "PATH": f"{REAL_KAGGLE.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(tmp_path / "site"),
-        "TEST_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "TEST_ENDPOINT": server.url.rstrip("/"),
         "KAGGLE_API_TOKEN": "token",
     }
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
-    server.shutdown()
-    server.server_close()
+    server.stop()
 
 
 @pytest.mark.parametrize(("status", "message"), [(401, "refuses the cred"), (403, "denies access")])
 def test_a_refusal_of_the_real_kaggle_is_one_line(status, message, kaggle_server, tmp_path):
-    kaggle_server.refuse = status
+    kaggle_server.answers = [status] * 9
     code, said = run(kaggle(tmp_path), tmp_path, **kaggle_server.environment)
     assert (code, len(said.splitlines())) == (2, 2)
     assert message in said
@@ -215,7 +196,7 @@ def test_a_refusal_of_the_real_kaggle_is_one_line(status, message, kaggle_server
 
 
 def test_the_real_kaggle_resumes_when_interrupted(kaggle_server, tmp_path):
-    kaggle_server.hold = threading.Event()
+    kaggle_server.cuts, kaggle_server.hold = [2 << 20], threading.Event()
     process = start(kaggle(tmp_path), tmp_path, **kaggle_server.environment)
     part = tmp_path / "data" / f".{BOOK[1]}.partial" / f"{BOOK[1]}.zip"
     wait_for(lambda: part.exists() and part.stat().st_size >= 1 << 20)
@@ -223,8 +204,7 @@ def test_the_real_kaggle_resumes_when_interrupted(kaggle_server, tmp_path):
     assert (code, "Traceback" in said) == (130, False)
     assert not kaggle_data(tmp_path).exists()
     kaggle_server.hold.set()
-    kaggle_server.hold = None
     assert run(kaggle(tmp_path), tmp_path, **kaggle_server.environment)[0] == 0
-    assert kaggle_server.ranges[-1].startswith("bytes=")
+    assert kaggle_server.requests()[-1]["status"] == 206
     image = kaggle_data(tmp_path) / "dataset/train/1/image_00001.jpg"
     assert image.stat().st_size == 4 << 20

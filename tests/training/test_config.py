@@ -14,12 +14,9 @@ def test_book_has_the_chapters_numbers():
     assert book.schedule == "offset_cosine" and not book.flip
 
 
-def test_changes_are_made_and_leave_the_preset_alone():
+def test_changes_leave_the_preset_alone_and_fewer_epochs_keep_the_share_of_half_size_ones():
     assert get_preset("quick", epochs=3).epochs == 3
     assert get_preset("quick").epochs == PRESETS["quick"].epochs != 3
-
-
-def test_fewer_epochs_keep_the_share_of_half_size_ones():
     assert get_preset("laptop", epochs=6).half_size_epochs == 4
     assert get_preset("laptop", epochs=6, half_size_epochs=1).half_size_epochs == 1
 

@@ -56,6 +56,7 @@ def test_parts_are_the_means_of_their_steps_also_after_a_stop_and_a_kill(tmp_pat
         assert part.loss == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_training_leaves_a_curve_that_agrees_with_the_losses_of_the_epochs(
     trained, painted, tmp_path
 ):

@@ -2,15 +2,13 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import threading
 
 import keras
 import numpy as np
 import pytest
-from conftest import ON_TENSORFLOW, ROOT
+from conftest import ON_TENSORFLOW, ROOT, assert_same_state
+from processes import end, start_python
 from test_supervisor import free_address, on_jax
 
 from diffusion.data.batches import Batches
@@ -81,38 +79,22 @@ report(interrupted=stopped.interrupted, steps=steps, devices=devices)
 
 
 def start(program, *arguments, backend="jax", **environment):
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMON + program, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": backend, **environment},
-    )
+    return start_python("-c", COMMON + program, *arguments, KERAS_BACKEND=backend, **environment)
 
 
 def reports(*processes):
     """Return what each printed last; the test fails unless all end with status 0."""
-    try:
-        outputs = [process.communicate(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
-    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    outputs = []
+    for status, output, errors in end(processes, timeout=240):
+        assert status == 0, errors
+        outputs.append(json.loads(output.splitlines()[-1]))
+    return outputs
 
 
 def assert_same_model(one, two):
     one, two = load_model(one), load_model(two)
     assert int(one.optimizer.iterations) == int(two.optimizer.iterations) == 24
-    variables = zip(
-        [*one.weights, *one.optimizer.variables, one.seed_generator.state],
-        [*two.weights, *two.optimizer.variables, two.seed_generator.state],
-        strict=True,
-    )
-    for a, b in variables:
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-3, atol=2e-5)
+    assert_same_state(one, two, rtol=1e-3, atol=2e-5)
 
 
 @pytest.fixture(scope="module")
@@ -159,27 +141,21 @@ def test_two_processes_learn_what_one_learns_although_one_was_stopped(one_proces
 @on_jax
 def test_train_py_ends_with_one_line_when_process_0_is_killed(tmp_path):
     command = [
-        *(sys.executable, "-u", ROOT / "scripts/train.py", "--preset", "tiny", "--epochs", 1000),
+        *("-u", ROOT / "scripts/train.py", "--preset", "tiny", "--epochs", 1000),
         *("--data-dir", "painted", "--output", tmp_path / "run", "--sample-every", 0),
         *("--distribute", "--coordinator", free_address(), "--num-processes", 2, "--process-id"),
     ]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    first, second = (
-        subprocess.Popen([*map(str, command), str(i)], **pipes, env=environment) for i in range(2)
-    )
+    first, second = (start_python(*command, i, KERAS_BACKEND="jax") for i in range(2))
     guard = threading.Timer(240, first.kill)
     guard.start()
     try:
         assert any(line.startswith("Epoch 2/") for line in first.stdout), first.stderr.read()
-        first.kill()
-        _, errors = second.communicate(timeout=60)
     finally:
         guard.cancel()
-        for process in (first, second):
-            process.kill()
-            process.communicate()
-    assert second.returncode == 2
+        first.kill()
+        first.communicate()
+    ((status, _, errors),) = end([second], timeout=60)
+    assert status == 2
     assert errors.splitlines()[-1].startswith("error: process 0 of 2 was lost"), errors
     assert "Check failure" not in errors and "Traceback" not in errors
 

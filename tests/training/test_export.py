@@ -72,15 +72,6 @@ def test_training_does_not_continue_from_a_model_without_optimizer(
         train(tiny, painted, tmp_path, resume=True, verbose=0)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_weights_that_are_not_finite_are_refused(value, exported, tmp_path):
-    model = load_model(exported)
-    model.ema_network.weights[0].assign(np.full(model.ema_network.weights[0].shape, value))
-    model.save(tmp_path / "model.keras")
-    with pytest.raises(ValueError, match=r"model\.keras has weights that are not finite"):
-        load_for_inference(tmp_path / "model.keras")
-
-
 def test_a_bfloat16_model_computes_in_float32_where_bfloat16_is_slow(tmp_path, monkeypatch):
     model = build(get_preset("tiny", precision="mixed_bfloat16"), total_steps=1)
     kernel = model.network.layers[-1].kernel

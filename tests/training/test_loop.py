@@ -1,29 +1,17 @@
 """Training: resumed, it ends where a run that was never stopped ends."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import assert_same_state
 
 from diffusion.support.files import folder_lock
 from diffusion.training.config import get_preset
 from diffusion.training.loop import build, halve, load_model, resized, train
 
 
-def state(model):
-    """Everything a run depends on: weights, averages, optimizer, random state."""
-    values = [*model.get_weights(), *(np.asarray(v) for v in model.optimizer.variables)]
-    return [*values, np.asarray(model.seed_generator.state)]
-
-
-def assert_same_state(one, two):
-    for a, b in zip(state(one), state(two), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
+@pytest.mark.slow
 def test_max_steps_stops_midway_and_resume_ends_the_same(trained, tiny, painted, tmp_path):
     options = {"sample_every": 0, "verbose": 0}
     stopped = train(tiny, painted, tmp_path, max_steps=8, **options)  # an epoch has six
@@ -51,10 +39,8 @@ def test_the_start_follows_from_the_seed():
 
 
 def test_two_processes_do_not_train_in_one_folder(tiny, painted, tmp_path):
-    with (
-        folder_lock(tmp_path / "run"),
-        pytest.raises(FileExistsError, match="another process is training"),
-    ):
+    refused = pytest.raises(FileExistsError, match="another process is training")
+    with folder_lock(tmp_path / "run"), refused:
         train(tiny, painted, tmp_path / "run", verbose=0)
 
 
@@ -70,6 +56,7 @@ def test_numbers_out_of_range_are_refused(option, tiny, painted, tmp_path):
         train(tiny, painted, tmp_path, **option)
 
 
+@pytest.mark.slow
 def test_a_model_of_the_readers_own_is_trained(tiny, painted, tmp_path):
     own = build(get_preset("tiny", widths=(12, 16), schedule="cosine"), 6)
     run = train(tiny, painted, tmp_path, model=own, max_steps=1, sample_every=0, verbose=0)
@@ -77,6 +64,7 @@ def test_a_model_of_the_readers_own_is_trained(tiny, painted, tmp_path):
     assert type(load_model(tmp_path).schedule).__name__ == "CosineSchedule"
 
 
+@pytest.mark.slow
 def test_more_epochs_than_before_go_on_from_the_end(trained, painted, tmp_path):
     shutil.copytree(trained.folder, tmp_path / "run")
     run = train(get_preset("tiny", epochs=3), painted, tmp_path / "run", resume=True, verbose=0)
@@ -123,40 +111,3 @@ def test_names_that_do_not_exist_are_refused():
         build(get_preset("tiny", schedule="cosin"), 1)
     with pytest.raises(ValueError, match=r"precision 'half'.*mixed_bfloat16"):
         build(get_preset("tiny", precision="half"), 1)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--preset", "hug"], "'hug': choose one of book"),
-        (["--epochs", "0"], "'0'"),
-        (["--max-steps", "0"], "'0'"),
-        (["--sample-every", "-1"], "'-1'"),
-        (["--seed", "4294967296"], "'4294967296'"),
-        (["--learning-rate", "nan"], "'nan'"),
-        (["--precision", "half"], "'half': choose one of auto"),
-        (["--objective", "eps"], "'eps': choose one of noise"),
-        (["--loss-weighting", "snr"], "'snr': choose one of none"),
-        (["--loss", "l1"], "'l1': choose one of mean_abs"),
-        (["--output", "file"], "file cannot be written"),
-        (["--output", ""], "must be a folder, got ''"),
-        (["--output", "file/run"], "file"),
-        (["--process-id", "1"], "--process-id goes with --distribute"),
-    ],
-)
-def test_the_command_line_refuses_at_once(arguments, words, tmp_path):
-    (tmp_path / "file").touch()
-    program = (  # Keras cannot be imported
-        "import runpy, sys; sys.modules['keras'] = None; "
-        "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    )
-    script = ROOT / "scripts" / "train.py"
-    finished = subprocess.run(
-        [sys.executable, "-c", program, str(script), *arguments],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 2 and words in finished.stderr
-    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1

@@ -5,18 +5,16 @@ below the cap, which is checked in the same process. The cap is RLIMIT_DATA: mem
 mapped privately; a mapped file does not count, as its pages can be dropped.
 """
 
-import subprocess
 import sys
-import textwrap
 
 import pytest
-from conftest import ROOT
+from PIL import Image
+from processes import run_python
 
+ON_LINUX = sys.platform == "linux"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        sys.platform != "linux", reason="RLIMIT_DATA counts mapped memory on Linux only"
-    ),
+    pytest.mark.skipif(not ON_LINUX, reason="RLIMIT_DATA counts mapped memory on Linux only"),
 ]
 
 CAP = """
@@ -44,11 +42,10 @@ from PIL import Image
 from diffusion.data import load_flowers
 
 cap(100)
-flowers = load_flowers(folder / "jpg", 256, cache_dir=folder / "cache", progress=False)
+options = {"cache_dir": folder / "cache", "progress": False}
+flowers = load_flowers(folder / "jpg", 256, **options)
 assert flowers.images.nbytes == 1200 * 256 * 256 * 3
-some = load_flowers(
-    folder / "jpg", 256, splits=("train", "test"), cache_dir=folder / "cache", progress=False
-)
+some = load_flowers(folder / "jpg", 256, splits=("train", "test"), **options)
 assert some.images.nbytes == 800 * 256 * 256 * 3
 np.testing.assert_array_equal(some.images[-1], Image.open(folder / "picture.bmp"))
 must_not_fit(lambda: np.array(some.images))
@@ -72,10 +69,8 @@ def last_half_size_step_and_first_full_size_step(count):
     steps = count // config.batch_size
     model = build(config, 1, 32)
     model.optimizer.iterations.assign(steps - 1)
-    run = train(
-        config, flowers, folder / str(count), model=model, max_steps=steps + 1, sample_every=0,
-        verbose=0,
-    )
+    options = {"model": model, "max_steps": steps + 1, "sample_every": 0, "verbose": 0}
+    run = train(config, flowers, folder / str(count), **options)
     assert run.model.image_size == 64 and len(run.losses) == 2, run.record
     return flowers.images
 
@@ -89,24 +84,14 @@ must_not_fit(lambda: halve(images))
 
 
 def run(program, folder):
-    program = textwrap.dedent(CAP + program)
     try:
-        finished = subprocess.run(
-            [sys.executable, "-c", program, str(folder)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        run_python(CAP + program, folder)
     finally:  # up to 1.2 GB
         for file in folder.rglob("images.uint8"):
             file.unlink()
-    assert finished.returncode == 0, finished.stderr[-2000:]
 
 
 def test_images_beyond_the_memory_are_decoded_and_selected(tmp_path):
-    from PIL import Image
-
     picture = tmp_path / "picture.bmp"
     Image.effect_noise((256, 256), 60).convert("RGB").save(picture)
     for split in ("train", "valid", "test"):

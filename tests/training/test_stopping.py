@@ -8,24 +8,17 @@ import sys
 import time
 
 import keras
-import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, assert_same_state
 
 from diffusion.training.building import load_model
 from diffusion.training.callbacks import SampleGrid
 from diffusion.training.config import get_preset
 from diffusion.training.loop import train
 from diffusion.training.record import load_record
-from diffusion.training.stopping import GracefulStop, _Output
+from diffusion.training.stopping import GracefulStop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def state(model):
-    """Everything a run depends on: weights, averages, optimizer, random state."""
-    values = [*model.get_weights(), *(np.asarray(v) for v in model.optimizer.variables)]
-    return [*values, np.asarray(model.seed_generator.state)]
 
 
 def start(folder, **options):
@@ -82,8 +75,7 @@ def test_a_run_stopped_by_every_signal_ends_like_one_never_stopped(tiny, painted
     config = get_preset("tiny", epochs=4)
     stopped = train(config, painted, folder, resume=True, verbose=0)
     straight = train(config, painted, tmp_path / "straight", verbose=0)
-    for a, b in zip(state(stopped.model), state(straight.model), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_state(stopped.model, straight.model)
 
 
 class Signals(keras.callbacks.Callback):
@@ -95,6 +87,7 @@ class Signals(keras.callbacks.Callback):
             os.kill(os.getpid(), number)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_step_saves_and_draws_no_grid_and_an_ignored_one_stays_ignored(
     tiny, painted, tmp_path, capsys
 ):
@@ -111,6 +104,7 @@ def test_a_signal_ends_the_step_saves_and_draws_no_grid_and_an_ignored_one_stays
     assert "2/6 - " in capsys.readouterr().out  # the progress bar does not say 6/6
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_ends_at_once_for_there_is_nothing_to_save(
     tiny, painted, tmp_path
 ):
@@ -140,16 +134,3 @@ def test_a_sample_grid_is_abandoned_at_a_signal(tmp_path):
         grid.set_model(Slow())
         grid.on_epoch_end(0)
     assert stop.signal == signal.SIGTERM and not (tmp_path / "samples").exists()
-
-
-def test_output_to_a_lost_terminal_is_dropped_and_stops_the_run(tmp_path):
-    reader, writer = os.pipe()
-    stop = GracefulStop(tmp_path)
-    with os.fdopen(writer, "w") as stream:
-        output = _Output(stream, lambda: stop._on_signal(signal.SIGHUP))
-        output.write("read")
-        assert os.read(reader, 10) == b"read" and not stop.interrupted
-        os.close(reader)
-        output.write("lost")
-        assert stop.interrupted
-        output.write("lost, too")

@@ -7,12 +7,11 @@ import importlib.util
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import ROOT
+from processes import end as end_all
+from processes import start_python
 
 from diffusion.training.rendezvous import addresses
 from diffusion.training.supervisor import explain
@@ -71,16 +70,7 @@ def free_address():
 def start(ending, *places, address=None, timeout=60):
     """Start one process for each (number of processes, own number)."""
     address = address or free_address()
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, ending, str(timeout), address, *map(str, place)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for place in places
-    ]
+    return [start_python("-c", PROGRAM, ending, timeout, address, *place) for place in places]
 
 
 def meet(processes):
@@ -95,12 +85,7 @@ def meet(processes):
 
 def end(processes):
     """Return status and error lines of each; the test fails unless each ends within a minute."""
-    try:
-        outputs = [process.communicate(timeout=60) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(p.returncode, out[1].splitlines()) for p, out in zip(processes, outputs, strict=True)]
+    return [(status, errors.splitlines()) for status, _, errors in end_all(processes, timeout=60)]
 
 
 def assert_one_line(ends, *words):
@@ -163,6 +148,7 @@ def test_a_taken_port_and_an_unknown_host_are_named():
     assert_one_line(ends, "no host 'flowers.invalid'")
 
 
+@pytest.mark.slow
 def test_the_child_gets_each_signal_once_and_its_status_and_errors_are_passed_on():
     (process,) = start("signals", (2, 0))
     assert process.stderr.readline() == "ready\n"
@@ -172,6 +158,7 @@ def test_the_child_gets_each_signal_once_and_its_status_and_errors_are_passed_on
     assert end([process]) == [(7, ["['SIGINT', 'SIGTERM']"])]
 
 
+@pytest.mark.slow
 def test_a_killed_child_is_reported_by_its_signal():
     (process,) = start("signals", (2, 0))
     os.kill(int(process.stdout.readline().split()[1]), signal.SIGKILL)

@@ -1,10 +1,9 @@
 """Tables, and names that are read without importing Keras."""
 
 import importlib
-import subprocess
-import sys
 
 import pytest
+from processes import python
 
 from diffusion.support.registry import names_in
 from diffusion.support.tables import lay_out
@@ -16,13 +15,13 @@ def test_a_table_is_aligned_as_text_and_as_markdown():
     assert lay_out(rows, markdown=True, right={1})[1] == "| --- | ---: |"
 
 
+@pytest.mark.slow
 def test_names_are_read_without_importing_keras():
     code = (
         "import sys; from diffusion.support.registry import names_in; "
         "print(names_in('samplers', 'SAMPLERS')[:2], 'keras' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "('ddim', 'ddpm') False\n", done.stderr
+    assert python("-c", code) == "('ddim', 'ddpm') False\n"
 
 
 @pytest.mark.parametrize(

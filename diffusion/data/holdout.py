@@ -40,7 +40,7 @@ def seen_in_training(record: dict, flowers: Flowers, split: str = "valid") -> st
     data = record["data"]
     about, _, splits = data.partition(", splits ")
     if " painted flowers" in about or flowers.name == "painted":
-        if about != flowers.description:  # another seed paints other flowers
+        if (flowers.name, flowers.description) != ("painted", about):  # another seed, say
             return f"the model was trained on other pictures: {data}"
     elif flowers.name not in re.split("[ ,]+", about):  # the same data may have another name
         return (

@@ -52,23 +52,17 @@ class Chapter:
             diffusion_times = tf.random.uniform((images.shape[0], 1, 1, 1))
             return model.train_step(images, noises, diffusion_times)
 
-        def work(count):
-            for _ in range(count):
-                loss = train_step(images)
-                float(loss)
-
-        return timed(work)
+        return timed(lambda: float(train_step(images)))
 
     def sampling(self, num_images, steps):
         """Case: generate `num_images` in `steps` steps of the chapter's eager loop."""
         model, size = self.new_model(), self.config.image_size
 
-        def work(count):
-            for _ in range(count):
-                noise = tf.random.normal((num_images, size, size, 3))
-                model.generate(noise, steps).numpy()
+        def generate():
+            noise = tf.random.normal((num_images, size, size, 3))
+            model.generate(noise, steps).numpy()
 
-        return timed(work)
+        return timed(generate)
 
     def batches(self, folder):
         """Return listing 8-2's data set over the pictures in `folder`, and its number of images."""
@@ -95,12 +89,11 @@ class Chapter:
         """Return an epoch of `batches` as a case, and its number of images."""
         batches, count = self.batches(folder)
 
-        def work(epochs):
-            for _ in range(epochs):
-                for _ in batches:
-                    pass
+        def epoch():
+            for _ in batches:
+                pass
 
-        return timed(work), count
+        return timed(epoch), count
 
 
 if __name__ == "__main__":  # the process whose memory the benchmark measures

@@ -6,9 +6,7 @@ from pathlib import Path
 from benchmarks.options import add_options
 from scripts import command
 
-NAMES = (
-    *("training", "xla", "sampling", "sampling-many", "pipeline", "memory", "overhead", "gpu"),
-)
+NAMES = ["training", "xla", "sampling", "sampling-many", "pipeline", "memory", "overhead", "gpu"]
 
 
 def parse_arguments():

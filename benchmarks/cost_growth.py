@@ -38,18 +38,15 @@ def point(text: str) -> dict:
     """Parse a point as `growth.measure` takes it; refuse what it could not measure."""
     try:
         value = json.loads(text)
-    except ValueError:
-        value = None
-    numbers = POINT_NUMBERS.get(value.get("work")) if isinstance(value, dict) else None
-    if numbers is None:
-        works = ", ".join(POINT_NUMBERS)
-        raise argparse.ArgumentTypeError(f'{text} is no JSON object with a "work" of {works}')
-    changes = value.get("changes")
-    if not isinstance(changes, dict) or not isinstance(changes.get("preset"), str):
-        raise argparse.ArgumentTypeError(f'{text} has no "changes" with a "preset"')
-    for name in numbers:
-        if not isinstance(value.get(name), int | float) or value[name] <= 0:
-            raise argparse.ArgumentTypeError(f'{text} needs a number above 0 as "{name}"')
+        numbers = [value[name] for name in POINT_NUMBERS[value["work"]]]
+        usable = isinstance(value["changes"]["preset"], str) and all(n > 0 for n in numbers)
+    except (ValueError, TypeError, LookupError):
+        usable = False
+    if not usable:
+        raise argparse.ArgumentTypeError(
+            f'{text} is no point: it needs "work" ({", ".join(POINT_NUMBERS)}), "changes" with a '
+            '"preset", and numbers above 0: "rounds", "seconds", to sample also "drawn", "steps"'
+        )
     return value
 
 

@@ -109,17 +109,12 @@ def as_text(report: dict, markdown: bool = False) -> str:
     cells = [head]
     for name, points in report["sweeps"].items():
         for point in points:
-            seconds = [number(point[key]) for key in ("seconds", "least", "most")]
-            cells.append(
-                (
-                    SWEEPS[name].work,
-                    SWEEPS[name].label,
-                    f"{point['value']:g}",
-                    number(point["pictures"] / point["seconds"]),
-                    "{} ({} to {})".format(*seconds),
-                    f"{point['peak_bytes'] / 1e9:.2f}",
-                )
+            rate = number(point["pictures"] / point["seconds"])
+            seconds = "{} ({} to {})".format(
+                *(number(point[n]) for n in ("seconds", "least", "most"))
             )
+            about = SWEEPS[name].work, SWEEPS[name].label, f"{point['value']:g}"
+            cells.append((*about, rate, seconds, f"{point['peak_bytes'] / 1e9:.2f}"))
     nothing = report["nothing"] / 1e9
     return "\n".join(
         [

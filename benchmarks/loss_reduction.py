@@ -5,14 +5,13 @@ batches, noises and times, on painted flowers at 32x32, and prints the mean loss
 steps. Run with `python -m benchmarks.loss_reduction` on TensorFlow; some minutes a seed.
 """
 
-import argparse
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from benchmarks.baseline import load_reference
 from diffusion.data import load_flowers
+from scripts import command
 
 SIZE, BATCH = 32, 64
 
@@ -35,9 +34,9 @@ def train(reduction, images, steps, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=300, help="training steps (default: 300)")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds to try (default: 3)")
+    parser = command.Parser(description=__doc__.splitlines()[0])
+    parser.add_count("--steps", 300, "training steps")
+    parser.add_count("--seeds", 3, "seeds to try")
     options = parser.parse_args()
     flowers = load_flowers("painted", SIZE, painted=2000, progress=False)
     images = (flowers.images / 255).astype("float32")
@@ -50,4 +49,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -73,12 +73,13 @@ def alternate(cases: dict, rounds: int, seconds: float, report=lambda line: None
     return timings
 
 
-def timed(work: Callable) -> Callable:
-    """Turn `work(count)`, which returns when everything is computed, into a case."""
+def timed(once: Callable) -> Callable:
+    """Turn `once()`, a unit of work that returns when everything is computed, into a case."""
 
     def case(count):
         start = time.perf_counter()
-        work(count)
+        for _ in range(count):
+            once()
         return time.perf_counter() - start
 
     return case
@@ -126,34 +127,22 @@ class Ours:
         noisy_images, noises = random.normal(size=(2, *shape)).astype("float32")
         noise_variances = random.uniform(size=(shape[0], 1, 1, 1)).astype("float32")
         passes = compiled_passes(self.model)
-
-        def work(count):
-            for _ in range(count):
-                loss = passes(noisy_images, noise_variances, noises)
-                float(loss)
-
-        return timed(work)
+        return timed(lambda: float(passes(noisy_images, noise_variances, noises)))
 
     def sampling(self, num_images, steps):
         """Case: generate `num_images` in `steps` DDIM steps."""
-
-        def work(count):
-            for seed in range(count):
-                self.model.generate(num_images, steps, seed=seed)
-
-        return timed(work)
+        return timed(lambda: self.model.generate(num_images, steps, seed=0))
 
     def pipeline(self, images):
         """Return an epoch of `Batches` over `images` as a case, and its number of images."""
         batches = Batches(images, self.config.batch_size, repeats=self.config.repeats)
 
-        def work(count):
-            for _ in range(count):
-                for _ in batches:
-                    pass
-                batches.on_epoch_end()
+        def epoch():
+            for _ in batches:
+                pass
+            batches.on_epoch_end()
 
-        return timed(work), len(batches) * batches.batch_size
+        return timed(epoch), len(batches) * batches.batch_size
 
 
 def compiled_passes(model) -> Callable:

@@ -1,36 +1,21 @@
 """The options that the benchmarks share."""
 
-import argparse
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from scripts import command
 
 
-def add_options(parser: argparse.ArgumentParser, names: Sequence, metavar: str) -> None:
+def add_options(parser: command.Parser, names: Sequence, metavar: str) -> None:
     """Take --rounds, --only (some of `names`), --json, --plot, --markdown and --quick."""
     add = parser.add_argument
-    add(
-        "--rounds",
-        type=command.number(least=1),
-        default=3,
-        help="measurements of each case (default: %(default)s)",
-    )
-    add(
-        "--only",
-        nargs="+",
-        choices=names,
-        metavar=metavar,
-        default=names,
-        help=f"measure only these of {', '.join(names)}",
-    )
-    add("--json", type=output_file(), metavar="FILE", help="write all figures to this file as JSON")
-    add(
-        "--plot",
-        type=output_file(".png", ".svg", ".pdf"),
-        metavar="FILE",
-        help="draw a plot and save it as .png, .svg or .pdf",
-    )
+    parser.add_count("--rounds", 3, "measurements of each case")
+    words = f"measure only these of {', '.join(names)}"
+    add("--only", nargs="+", choices=names, metavar=metavar, default=names, help=words)
+    report, picture = command.writable(".json", like=is_report), (".png", ".svg", ".pdf")
+    words = "write all figures to this file as JSON"
+    add("--json", type=report, metavar="FILE", help=words)
+    words = f"draw a plot and save it as {' or '.join(picture)}"
+    add("--plot", type=command.writable(*picture), metavar="FILE", help=words)
     add("--markdown", action="store_true", help="print the table as Markdown")
     add(
         "--quick",
@@ -39,15 +24,6 @@ def add_options(parser: argparse.ArgumentParser, names: Sequence, metavar: str) 
     )
 
 
-def output_file(*suffixes: str) -> Callable:
-    """Return an argparse type: the path of a file to write, with one of `suffixes` if given."""
-
-    def convert(text):
-        path = Path(text)
-        if path.is_dir():
-            raise argparse.ArgumentTypeError(f"{text} is a folder: name a file in it")
-        if suffixes and path.suffix not in suffixes:
-            raise argparse.ArgumentTypeError(f"{text}: name a {' or '.join(suffixes)} file")
-        return path
-
-    return convert
+def is_report(content):
+    """Whether the content of a JSON file is a benchmark's report."""
+    return {"machine", "preset", "rounds"} <= content.keys()

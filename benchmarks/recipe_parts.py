@@ -35,19 +35,10 @@ def parse_arguments():
         help="the preset whose network and image size to use (default: %(default)s)",
     )
     parser.add_data_dir()
-    add(
-        "--seconds",
-        type=command.number(float, above=0),
-        default=120,
-        help="processor time of each, summed over the cores (default: %(default)s)",
-    )
-    add(
-        "--seeds",
-        type=command.SEED,
-        nargs="+",
-        default=[0],
-        help="train once with each seed and print the means (default: 0)",
-    )
+    words = "processor time of each, summed over the cores (default: %(default)s)"
+    add("--seconds", type=command.number(float, above=0), default=120, help=words)
+    words = "train once with each seed and print the means (default: 0)"
+    add("--seeds", type=command.SEED, nargs="+", default=[0], help=words)
     add("--markdown", action="store_true", help="print the table as Markdown")
     return parser.parse_args()
 

@@ -47,11 +47,11 @@ class Row:
 ROWS = {
     "training": Row("training", "images/s", "rate", 1.8, "3.5x"),
     "xla": Row("training, the reference by XLA", "images/s", "rate", 3.6, "7x"),
-    "sampling": Row("drawing {few}, {steps} DDIM steps", "s", "time", 3.5),
-    "sampling-many": Row("drawing {many}, {steps} DDIM steps", "images/s", "rate", 3.0),
+    "sampling": Row("{few} images in {steps} DDIM steps", "s", "time", 3.5),
+    "sampling-many": Row("{many} images in {steps} DDIM steps", "images/s", "rate", 3.0),
     "pipeline": Row("input after the first pass", "images/s", "rate", 100.0, "memory bandwidth"),
     "memory": Row("peak memory of training", "GB", "memory", 1.0),
-    "overhead": Row("a step; reference: its network alone", "ms", "overhead", 0.05, "0%"),
+    "overhead": Row("a whole step; reference: our network alone", "ms", "overhead", 0.05, "0%"),
     "gpu": Row("50 `book` epochs, 8,189 flowers", "min", "time", 6.0),
 }
 
@@ -72,26 +72,24 @@ class Benchmark:
             self.names.remove("gpu")
             self.notes.append("No row for a GPU: none was found.")
         self.ours, self.chapter = measures.Ours(setting.config), None
-        backend = keras.backend.backend()
-        if backend == "tensorflow":
-            from benchmarks import baseline
+        if (backend := keras.backend.backend()) == "tensorflow":
+            from benchmarks.baseline import Chapter
 
-            self.chapter = baseline.Chapter(setting.config)
+            self.chapter = Chapter(setting.config)
         else:
             self.notes.append(f"No reference: it is written in TensorFlow, this ran on {backend}.")
 
     def run(self):
         """Measure all selected rows."""
-        if {"training", "xla", "overhead", "gpu"} & self.names:
-            self.measure_training()
-        if "sampling" in self.names:
-            self.measure_sampling()
-        if "sampling-many" in self.names:
-            self.measure_sampling_many()
-        if "pipeline" in self.names:
-            self.measure_pipeline()
-        if "memory" in self.names:
-            self.measure_memory()
+        for names, measure in (
+            ({"training", "xla", "overhead", "gpu"}, self.measure_training),
+            ({"sampling"}, self.measure_sampling),
+            ({"sampling-many"}, self.measure_sampling_many),
+            ({"pipeline"}, self.measure_pipeline),
+            ({"memory"}, self.measure_memory),
+        ):
+            if names & self.names:
+                measure()
         self.results.sort(key=lambda result: list(ROWS).index(result["row"]))
 
     def measure_training(self):
@@ -119,29 +117,29 @@ class Benchmark:
 
     def measure_sampling(self):
         """Time generating a few images, warm; the first call goes into a note."""
-        size = self.setting.few, self.setting.steps
-        cases = {"ours": self.ours.sampling(*size)}
-        if self.chapter:
-            cases["chapter"] = self.chapter.sampling(*size)
-        timings = self.alternate("sampling", cases)
+        few = self.setting.few
+        timings = self.time_sampling("sampling", few, self.setting.steps)
         self.add("sampling", timings, "chapter", lambda seconds: seconds)
         first = ", ".join(f"{name} {timing.first:.2f} s" for name, timing in timings.items())
-        self.notes.append(f"Drawing {size[0]} images for the first time, cold: {first}.")
+        self.notes.append(f"Drawing {few} images for the first time, cold: {first}.")
 
     def measure_sampling_many(self):
         """Time generating many images, with only a few of the steps."""
         setting = self.setting
-        size = setting.many, setting.many_steps
-        cases = {"ours": self.ours.sampling(*size)}
-        if self.chapter:
-            cases["chapter"] = self.chapter.sampling(*size)
-        timings = self.alternate("sampling-many", cases)
+        timings = self.time_sampling("sampling-many", setting.many, setting.many_steps)
         parts = setting.steps / setting.many_steps
         per_second = setting.many / parts
         self.add("sampling-many", timings, "chapter", lambda seconds: per_second / seconds)
         self.notes.append(
-            f"Drawing {setting.many}: both sides are measured at {setting.many_steps} of "
+            f"{setting.many} images: both sides are measured at {setting.many_steps} of "
             f"{setting.steps} steps and multiplied by {parts:g}: the cost is linear in them."
+        )
+
+    def time_sampling(self, name, count, steps):
+        """Time generating `count` images in `steps` steps on both sides."""
+        sides = {"ours": self.ours} | ({"chapter": self.chapter} if self.chapter else {})
+        return self.alternate(
+            name, {key: side.sampling(count, steps) for key, side in sides.items()}
         )
 
     def measure_pipeline(self):

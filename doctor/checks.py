@@ -51,12 +51,11 @@ def examine(root, data_dir=None) -> list:
     A check that fails reports its own failure and never stops the others.
     """
     root, (keras, trouble) = Path(root), probe_keras()
+    about = (OK, f"{keras.version} on {keras.backend}") if keras else (MISSING, trouble)
     findings = [
         _finding("Python", check_python),
         _finding("packages", check_packages, root),
-        Finding("Keras", OK, f"{keras.version} on {keras.backend}")
-        if keras
-        else Finding("Keras", MISSING, trouble),
+        Finding("Keras", *about),
         _finding("GPU", check_gpu, keras),
         _finding("data", check_data, root, data_dir),
         _finding("preset", check_preset),
@@ -129,8 +128,8 @@ def check_gpu(keras) -> tuple:
     names = ", ".join(listed.stdout.strip().splitlines())
     if not keras:
         return NOTE, f"{names}; install the packages to see whether Keras can use it"
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1"):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    if visible.strip() in ("", "-1"):
         why = f"CUDA_VISIBLE_DEVICES={visible!r} hides it"
     else:
         wanted = f"{WITH_GPU.get(keras.backend, keras.backend)}=={keras.backend_version}"
@@ -146,16 +145,14 @@ def check_data(root: Path, data_dir) -> tuple:
     if data_dir == "painted":
         return OK, "painted flowers, as requested"
     folder = Path(os.path.abspath(os.path.expanduser(str(data_dir or root / "data"))))
-    remarks = []
-    sets = find_sets(folder, skip=[root / "data" / "cache"], remarks=remarks)
+    sets, remarks = find_sets(folder, skip=[root / "data" / "cache"])
     if sets:
         _, place, pictures = sets[0]
         try:
             check_records(place)
         except ValueError as error:
             return MISSING, str(error)
-        found = [f"{len(pictures):,} pictures in {short(place, root)}", *remarks]
-        return OK, "; ".join(found)
+        return OK, "; ".join([f"{len(pictures):,} pictures in {short(place, root)}", *remarks])
     if data_dir is None:
         return NOTE, "no photographs: painted flowers will be used ('make data' fetches real ones)"
     return MISSING, f"no images under {data_dir}: {ADVICE}"
@@ -224,15 +221,8 @@ def probe_keras(patience: float = 120) -> tuple:
 def run(command: list, patience: float) -> subprocess.CompletedProcess:
     """Run a command for at most `patience` seconds; a timeout is exit status 124."""
     try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=patience,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
+        text: dict = {"encoding": "utf-8", "errors": "replace", "stdin": subprocess.DEVNULL}
+        return subprocess.run(command, capture_output=True, timeout=patience, check=False, **text)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 124, "", f"no answer within {patience:g} s")
     except OSError as error:

@@ -11,31 +11,28 @@ import json
 import os
 import sys
 import tempfile
-from operator import ge, gt, le, lt
+from math import inf
+from operator import ge, gt, le
 from pathlib import Path
 
 RUN_FILES = ("model.keras", "run.json", "losses.csv")  # what a run keeps in its folder
-FIRST_BYTES = {".svg": (b"<?xml", b"<svg"), ".pdf": (b"%PDF",)}
 
 
-def number(kind=int, least=None, most=None, above=None, below=None):
-    """Return an argparse type: a number of `kind` (int or float) within the given bounds."""
-    bounds = {"at least": least, "above": above, "at most": most, "below": below}
-    bounds = {words: bound for words, bound in bounds.items() if bound is not None}
-    holds = {"at least": ge, "at most": le, "above": gt, "below": lt}
+def number(kind=int, least=None, most=None, above=None):
+    """Return an argparse type: a finite number of `kind` (int or float) within these bounds."""
+    bounds = (("at least", ge, least), ("above", gt, above), ("at most", le, most))
+    bounds = [bound for bound in bounds if bound[2] is not None]
     what = "a whole number" if kind is int else "a number"
-    wanted = " and ".join(f"{words} {bound}" for words, bound in bounds.items())
+    wanted = " and ".join(f"{words} {bound}" for words, _, bound in bounds)
 
     def convert(text):
         try:
             value = kind(text)
         except ValueError:
-            value = None
-        if value is None or not all(holds[words](value, bound) for words, bound in bounds.items()):
-            raise argparse.ArgumentTypeError(
-                f"must be {what} {wanted}, got {text!r}".replace("  ", " ")
-            )
-        return value
+            value = inf
+        if abs(value) < inf and all(holds(value, bound) for _, holds, bound in bounds):
+            return value
+        raise argparse.ArgumentTypeError(f"must be {what} {wanted}, got {text!r}")
 
     return convert
 
@@ -54,7 +51,7 @@ def one_of(names):
     return convert
 
 
-def writable(*suffixes, like=None, beside=None):
+def writable(*suffixes, like=lambda content: False, beside=None):
     """Return an argparse type: the path of a file to write, whose name ends in one of `suffixes`.
 
     Without suffixes: a picture in any format that Pillow can write. The type refuses a folder, a
@@ -67,15 +64,24 @@ def writable(*suffixes, like=None, beside=None):
 
     def convert(text):
         path = Path(text)
-        _check_place(path)
-        _check_suffix(path, suffixes)
-        _check_kind(path, like)
+        _check_file(path, like)
+        if suffixes and path.suffix.lower() not in suffixes:
+            _refuse(f"{path}: name a {' or '.join(suffixes)} file")
+        if not suffixes and not _first_bytes(path.suffix.lower()):
+            _refuse(f"{path}: name a picture file, such as flowers.png")
         if beside is not None:
-            _check_place(path.with_suffix(".json"))
-            _check_kind(path.with_suffix(".json"), beside)
+            _check_file(path.with_suffix(".json"), beside)
         return path
 
     return convert
+
+
+def writable_folder(text):
+    """An argparse type: the path of a folder to write to; it is not created yet."""
+    if not str(text).strip():
+        _refuse(f"must be a folder, got {text!r}")
+    _check_place(Path(text), Path(text))
+    return Path(text)
 
 
 def check_not_source(output, *sources):
@@ -85,64 +91,58 @@ def check_not_source(output, *sources):
             fail(f"{output} is, or lies in, what is read ({source}): choose another place")
 
 
-def _check_suffix(path, suffixes):
-    if suffixes and path.suffix.lower() not in suffixes:
-        _refuse(f"{path}: name a {' or '.join(suffixes)} file")
-    if not suffixes and not _can_hold_pictures(path.suffix.lower()):
-        _refuse(f"{path}: name a picture file, such as flowers.png")
-
-
-def _can_hold_pictures(suffix):
+def _first_bytes(suffix):
+    """Return how a picture of this kind begins; b"" where Pillow and Matplotlib write none."""
     from PIL import Image
 
+    if suffix == ".svg":
+        return b"<?"
     try:
-        Image.new("RGB", (8, 8)).save(io.BytesIO(), Image.registered_extensions()[suffix])
-    except (KeyError, OSError, ValueError):  # unknown, or unable to write colours
-        return False
-    return True
+        Image.new("RGB", (8, 8)).save(
+            picture := io.BytesIO(), Image.registered_extensions()[suffix]
+        )
+        return picture.getvalue()[:2]
+    except (KeyError, OSError, ValueError):  # unknown, or unable to hold colours
+        return b""
 
 
-def _check_place(path):
+def _check_file(path, like):
     if path.is_dir():
         _refuse(f"{path} is a folder: name a file in it")
     if path.name in RUN_FILES and (path.parent / "run.json").exists():
         _refuse(f"{path} belongs to the run in {path.parent}: choose another name")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    _check_place(path, path.parent)
+    if path.exists() and not _may_be_replaced(path, like):
+        _refuse(f"{path} exists and is something else: choose another name, or delete it")
+
+
+def _check_place(path, folder):
+    folder = folder.absolute()
     try:
         if path.is_file():
             open(path, "ab").close()
-        with tempfile.TemporaryFile(dir=folder):
+        nearest = next(place for place in (folder, *folder.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         _refuse(f"{path} cannot be written ({error.strerror}): choose another place")
 
 
-def _check_kind(path, like):
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        return
-    try:
-        same = path.is_file() and _is_like(path, like)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        same = False  # what cannot be read is of another kind
-    if not same:
-        _refuse(f"{path} exists and is something else: choose another name, or delete it")
-
-
-def _is_like(path, like):
+def _may_be_replaced(path, like):
+    if path.stat().st_size == 0 or not path.is_file():
+        return path.is_file()
     suffix = path.suffix.lower()
-    if suffix == ".json":
-        return like is not None and like(json.loads(path.read_text(encoding="utf-8")))
-    if suffix == ".keras":
-        from diffusion.support.keras_files import read_config
+    try:
+        if suffix == ".json":
+            return like(json.loads(path.read_text(encoding="utf-8")))
+        if suffix == ".keras":
+            from diffusion.support.keras_files import read_config
 
-        return like is not None and like(read_config(path))
-    if suffix in FIRST_BYTES:
+            return like(read_config(path))
         with open(path, "rb") as file:
-            return file.read(5).startswith(FIRST_BYTES[suffix])
-    from PIL import Image
-
-    with Image.open(path, formats=[Image.registered_extensions()[suffix]]):
-        return True
+            return file.read(2) == _first_bytes(suffix)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False  # what cannot be read is of another kind
 
 
 def _refuse(message):
@@ -154,22 +154,32 @@ class Parser(argparse.ArgumentParser):
 
     def add_data_dir(self):
         """Take --data-dir, for `load_flowers`."""
-        self.add_argument(
-            "--data-dir",
-            type=_data_folder,
-            default=os.environ.get("DATA_DIR") or None,
-            help="folder of flowers, or the word 'painted' (default: the environment's DATA_DIR, "
-            "or what is under data/, or painted flowers)",
-        )
+        words = "folder of flowers, or the word 'painted' (default: the environment's DATA_DIR, or "
+        words += "what is under data/, or painted flowers)"
+        default = os.environ.get("DATA_DIR") or None
+        self.add_argument("--data-dir", type=data_folder, default=default, help=words)
 
     def add_model(self, recorded=False):
         """Take --model, to generate with; recorded: with the record of its training."""
-        self.add_argument(
-            "--model",
-            type=recorded_model if recorded else model,
-            help="a .keras file or a run's folder (default: the trained model that ships, "
-            "models/flowers-64.keras)",
-        )
+        words = "a .keras file or a run's folder (default: the one that ships, flowers-64.keras)"
+        self.add_argument("--model", type=functools.partial(model, recorded=recorded), help=words)
+
+    def add_count(self, name, default, words, least=1):
+        """Take a whole number; the help is `words` and the default."""
+        wanted, words = number(least=least), f"{words} (default: %(default)s)"
+        self.add_argument(name, type=wanted, default=default, help=words)
+
+    def add_seed(self):
+        """Take --seed."""
+        words = "the same seed gives the same images (default: 0)"
+        self.add_argument("--seed", type=SEED, default=0, help=words)
+
+    def add_file(self, option, kind, name, words):
+        """Take the path of a file to write, by default `name` in build/; kind: see `writable`."""
+        from diffusion.support.paths import home
+
+        words, default = f"{words} (default: build/{name})", str(home() / "build" / name)
+        self.add_argument(option, type=kind, default=default, metavar="FILE", help=words)
 
     def error(self, message):
         fail(f"{message}; {self.prog} --help lists the options")
@@ -189,12 +199,11 @@ def model(text, recorded=False):
     return Path(text)
 
 
-recorded_model = functools.partial(model, recorded=True)  # the record of its training is needed
-
-
-def _data_folder(text):
+def data_folder(text):
+    """An argparse type: the folder of a data set, or the word "painted"."""
     if not text.strip():
         _refuse("is empty: name a folder or 'painted', or leave the option out")
+    text = os.path.expanduser(text)  # as `load_flowers` does
     if text != "painted" and not Path(text).is_dir():
         _refuse(f"no images under {text}: run 'make data', or name a folder that exists")
     return text
@@ -212,7 +221,7 @@ def run(main):
         fail(_advice_on_module(error.name))
     except MemoryError as error:
         fail(f"out of memory ({str(error) or 'no details'}): use smaller batches or images")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, argparse.ArgumentTypeError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("\nstopped" if sys.stderr.isatty() else "stopped", file=sys.stderr)
@@ -221,7 +230,11 @@ def run(main):
         tensorflow = sys.modules.get("tensorflow")
         if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
             raise
-        fail(_advice_on_tensorflow(error))
+        from diffusion.support.keras_files import first_line
+
+        exhausted = type(error).__name__ == "ResourceExhaustedError"
+        what = "out of memory or disk space: use smaller batches or images" if exhausted else ""
+        fail(f"{what or 'TensorFlow'} ({first_line(error)})")
     sys.exit(status)
 
 
@@ -230,13 +243,6 @@ def _advice_on_module(name):
     if str(name).startswith("tensorflow") and not asked and importlib.util.find_spec("jax"):
         return "TensorFlow is not installed, but JAX is: set KERAS_BACKEND=jax"
     return f"no module {name!r}: run 'make help', and use .venv/bin/python"
-
-
-def _advice_on_tensorflow(error):
-    first_line = error.message.partition("\n")[0]
-    if type(error).__name__ == "ResourceExhaustedError":
-        return f"out of memory or disk space ({first_line}): use smaller batches or images"
-    return f"TensorFlow: {first_line}"
 
 
 def load_keras():

@@ -6,8 +6,6 @@ import command
 
 from diffusion.training.config import PRESETS
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def parse_arguments():
     parser = command.Parser(
@@ -20,38 +18,19 @@ def parse_arguments():
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="folder of a run, such as models/quick-flowers102, or of TensorBoard logs (default: "
+        help="folder of a run, such as models/quick-painted, or of TensorBoard logs (default: "
         "the references alone)",
     )
-    add(
-        "--preset",
-        type=command.one_of(PRESETS),
-        help="the preset whose reference to use (default: the first run's, else book)",
-    )
-    add(
-        "--output",
-        type=command.writable(".png", ".svg", ".pdf", ".jpg"),
-        default=str(ROOT / "build" / "loss_curves.png"),
-        help="the picture file to write (default: build/loss_curves.png)",
-    )
-    add(
-        "--steps-per-epoch",
-        type=command.number(least=1),
-        help="for TensorBoard logs of other programs, which have one loss per epoch",
-    )
-    add(
-        "--collect",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="first make these runs, one or more that differ in their seed only, the reference of "
-        "their preset",
-    )
-    add(
-        "--to",
-        type=command.writable(".json", like=holds_references),
-        help="the file of references to use and update (default: the project's)",
-    )
+    words = "the preset whose reference to use (default: the first run's, else book)"
+    add("--preset", type=command.one_of(PRESETS), help=words)
+    picture = command.writable(".png", ".svg", ".pdf", ".jpg")
+    parser.add_file("--output", picture, "loss_curves.png", "the picture file to write")
+    words = "for TensorBoard logs of other programs, which have one loss per epoch"
+    add("--steps-per-epoch", type=command.number(least=1), help=words)
+    words = "first make these runs, one or more that differ in their seed only, the reference of "
+    add("--collect", nargs="+", type=Path, metavar="RUN", help=words + "their preset")
+    words = "the file of references to use and update (default: the project's)"
+    add("--to", type=command.writable(".json", like=holds_references), help=words)
     return parser.parse_args()
 
 
@@ -69,7 +48,7 @@ def main():
 
     for run in (*arguments.runs, *(arguments.collect or [])):
         if not run.exists():
-            command.fail(f"no run at {run}: name its folder, such as models/quick-flowers102")
+            command.fail(f"no run at {run}: name its folder, such as models/quick-painted")
     file = arguments.to or FILE
     preset = arguments.preset
     if arguments.collect:

@@ -1,6 +1,5 @@
 """Download the Oxford 102 flowers without an account."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -9,42 +8,25 @@ import command
 from diffusion.support.paths import data_home
 
 
-def folder(text):
-    if not text:
-        raise argparse.ArgumentTypeError("must be a folder, got ''")
-    return Path(text)
-
-
 def parse_arguments(base_url):
     parser = command.Parser(
         description="Download the Oxford 102 flowers (about 350 MB) to "
         "DATA_DIR/oxford-102-flowers. No account is needed. To resume an interrupted download, "
         "run the same command again."
     )
-    parser.add_argument(
-        "--data-dir",
-        type=folder,
-        default=data_home(),
-        help="folder for data sets (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--base-url",
-        default=base_url,
-        help="address of the folder with the three files, for a mirror (default: %(default)s)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    words = "folder for data sets (default: %(default)s)"
+    add("--data-dir", type=command.writable_folder, default=data_home(), help=words)
+    words = "address of the folder with the three files, for a mirror (default: %(default)s)"
+    add("--base-url", default=base_url, help=words)
+    add(
         "--checksums",
         type=Path,
         metavar="FILE",
         help="lines '<md5>  <name>' as md5sum writes them, for a mirror that has repacked the "
         "files (default: the sums of Oxford's own files)",
     )
-    parser.add_argument(
-        "--retries",
-        type=command.number(least=0),
-        default=5,
-        help="failures in a row before giving up (default: %(default)s)",
-    )
+    parser.add_count("--retries", 5, "failures in a row before giving up", least=0)
     return parser.parse_args()
 
 

@@ -10,7 +10,6 @@ import sys
 import command
 
 from diffusion.data.folders import SPLITS
-from diffusion.support.paths import home
 from diffusion.support.registry import names_in
 
 PUBLISHED = " ".join(__doc__.split("\n\n", 1)[1].split())
@@ -26,13 +25,9 @@ def parse_arguments():
     add = parser.add_argument
     parser.add_model(recorded=True)
     parser.add_data_dir()
-    add(
-        "--split",
-        type=command.one_of(SPLITS),
-        default="valid",
-        help="the split to compare with: train, valid or test; data without splits holds out every "
-        "fourth image (default: %(default)s)",
-    )
+    words = "the split to compare with: train, valid or test; data without splits holds out every "
+    words += "fourth image (default: %(default)s)"
+    add("--split", type=command.one_of(SPLITS), default="valid", help=words)
     add(
         *("--samplers", "--sampler"),
         type=command.one_of(names_in("samplers", "SAMPLERS")),
@@ -41,47 +36,18 @@ def parse_arguments():
         metavar="NAME",
         help="samplers, as for generate.py (default: ddim dpm_solver)",
     )
-    add(
-        "--steps",
-        type=command.number(least=1),
-        nargs="+",
-        default=[5, 10, 20],
-        metavar="N",
-        help="numbers of steps, that is of network evaluations (default: 5 10 20)",
-    )
-    add(
-        "--num-images",
-        type=command.number(least=8),
-        default=512,
-        help="number of images to generate each time (default: %(default)s)",
-    )
-    add(
-        "--encoder",
-        type=encoder,
-        default="flowers",
-        metavar="NAME",
-        help="flowers (ships with the course), inception-75, inception-299 (downloaded once), or a "
-        ".keras file of scripts/train_encoder.py (default: %(default)s)",
-    )
-    add(
-        "--seed",
-        type=command.SEED,
-        default=0,
-        help="the same seed gives the same images (default: %(default)s)",
-    )
-    add(
-        "--json",
-        type=command.writable(".json", like=is_evaluation),
-        metavar="FILE",
-        help="also write the table there, as JSON",
-    )
-    add(
-        "--plot",
-        type=command.writable(".png"),
-        metavar="FILE",
-        default=str(home() / "build" / "evaluation.png"),
-        help="the picture file to write (default: build/evaluation.png)",
-    )
+    count, default = command.number(least=1), [5, 10, 20]
+    words = "numbers of steps, that is of network evaluations (default: 5 10 20)"
+    add("--steps", type=count, nargs="+", default=default, metavar="N", help=words)
+    parser.add_count("--num-images", 512, "number of images to generate each time", least=8)
+    words = "flowers (ships with the course), inception-75, inception-299 (downloaded once), or a "
+    words += ".keras file of scripts/train_encoder.py (default: %(default)s)"
+    add("--encoder", type=encoder, default="flowers", metavar="NAME", help=words)
+    parser.add_seed()
+    table = command.writable(".json", like=is_evaluation)
+    add("--json", type=table, metavar="FILE", help="also write the table there, as JSON")
+    picture = command.writable(".png")
+    parser.add_file("--plot", picture, "evaluation.png", "the picture file to write")
     arguments = parser.parse_args()
     for output in filter(None, (arguments.json, arguments.plot)):
         command.check_not_source(output, arguments.data_dir)

@@ -2,62 +2,30 @@
 
 import command
 
-from diffusion.support.paths import home
-from diffusion.support.registry import names_in, takes
+from diffusion.support.registry import names_in
+
+EVENLY_IN_TIME = ("ddim", "ddpm", "ddpm_large")  # samplers without a choice of spacing
 
 
 def parse_arguments():
     parser = command.Parser(description="Generate flowers with a trained model.")
     add = parser.add_argument
     parser.add_model()
-    add(
-        "--num-images",
-        type=command.number(least=1),
-        default=10,
-        help="number of images (default: %(default)s)",
-    )
-    add(
-        "--steps",
-        type=command.number(least=1),
-        default=20,
-        help="number of sampling steps (default: %(default)s)",
-    )
-    samplers = names_in("samplers", "SAMPLERS")
-    add(
-        "--sampler",
-        type=command.one_of(samplers),
-        default="ddim",
-        metavar="NAME",
-        help=f"one of {', '.join(samplers)}; dpm_solver needs the fewest steps, about 10 "
-        "(default: %(default)s, the chapter's)",
-    )
-    spacings = names_in("flow", "SPACINGS")
-    add(
-        "--spacing",
-        type=command.one_of(spacings),
-        metavar="NAME",
-        help=f"how to space the steps, for samplers that can choose: {' or '.join(spacings)}",
-    )
-    add(
-        "--threshold",
-        type=command.number(float, above=0, most=1),
-        metavar="SHARE",
-        help="dynamic thresholding: keep this share of the predicted pixels, such as 0.995, within "
-        "the range of images (default: off)",
-    )
-    add(
-        "--eta",
-        type=command.number(float, least=0, most=1),
-        default=0.0,
-        help="with ddim: noise added at each step, from 0 (none) to 1 (as much as ddpm) "
-        "(default: %(default)s)",
-    )
-    add(
-        "--seed",
-        type=command.SEED,
-        default=0,
-        help="the same seed gives the same images (default: %(default)s)",
-    )
+    parser.add_count("--num-images", 10, "number of images")
+    parser.add_count("--steps", 20, "number of sampling steps")
+    samplers, spacings = names_in("samplers", "SAMPLERS"), names_in("flow", "SPACINGS")
+    words = f"one of {', '.join(samplers)}; dpm_solver needs the fewest steps, about 10 "
+    words += "(default: %(default)s, the chapter's)"
+    add("--sampler", type=command.one_of(samplers), default="ddim", metavar="NAME", help=words)
+    words = f"how to space the steps, for samplers that can choose: {' or '.join(spacings)}"
+    add("--spacing", type=command.one_of(spacings), metavar="NAME", help=words)
+    share = command.number(float, above=0, most=1)
+    words = "dynamic thresholding: keep this share of the predicted pixels, such as 0.995, within "
+    words += "the range of images (default: off)"
+    add("--threshold", type=share, metavar="SHARE", help=words)
+    words = "with ddim: noise added at each step, from 0 (none) to 1 (as much as ddpm) (default: 0)"
+    add("--eta", type=command.number(float, least=0, most=1), default=0.0, help=words)
+    parser.add_seed()
     add(
         "--interpolate",
         type=command.number(least=2),
@@ -67,12 +35,7 @@ def parse_arguments():
         help="walk on the sphere from each flower to the next, --num-images walks in all, each a "
         "row of this many images (10 if no number is given)",
     )
-    add(
-        "--output",
-        type=command.writable(),
-        default=str(home() / "build" / "generated.png"),
-        help="the picture file to write (default: build/generated.png)",
-    )
+    parser.add_file("--output", command.writable(), "generated.png", "the picture file to write")
     return check(parser, parser.parse_args())
 
 
@@ -81,7 +44,7 @@ def check(parser, arguments):
     sampler = arguments.sampler
     if arguments.eta and sampler != "ddim":
         parser.error(f"--eta {arguments.eta} goes with --sampler ddim, not {sampler}")
-    if arguments.spacing and not takes("samplers", "SAMPLERS", sampler, "spacing"):
+    if arguments.spacing and sampler in EVENLY_IN_TIME:
         parser.error(f"--spacing {arguments.spacing}: {sampler} steps evenly in time; leave it out")
     if arguments.interpolate and arguments.num_images < 2:
         parser.error("--interpolate walks between images: it needs --num-images 2 or more, got 1")
@@ -101,11 +64,9 @@ def main():
     path = arguments.model or SHIPPED
     model = load_for_inference(path)
     options = {"eta": arguments.eta, "spacing": arguments.spacing}
-    columns = None
+    columns = arguments.interpolate
     noise = initial_noise(arguments.num_images, model.image_size, arguments.seed)
-    if arguments.interpolate:
-        columns = arguments.interpolate
-        noise = walks(noise, columns)
+    noise = walks(noise, columns) if columns else noise
     with tqdm(total=arguments.steps, desc="steps", disable=None) as bar:
         images = model.generate(
             initial_noise=noise,

@@ -38,27 +38,17 @@ def parse_arguments():
         type=command.one_of(tuple(PRESETS)),
         help=f"{', '.join(PRESETS)} (default: the environment's PRESET, or quick)",
     )
-    add(
-        "--data-dir",
-        help="folder of flowers, or 'painted' (default: the environment's DATA_DIR, or data/)",
-    )
+    words = "folder of flowers, or 'painted' (default: the environment's DATA_DIR, or data/)"
+    add("--data-dir", type=command.data_folder, help=words)
     add(
         "--model",
+        type=command.model,
         help="run's folder or .keras file that notebooks 05 to 10 load (default: the "
         "environment's MODEL, or the trained model that ships)",
     )
-    add(
-        "--output",
-        type=Path,
-        default=ROOT / "build" / "notebooks",
-        help="folder for the executed notebooks (default: build/notebooks)",
-    )
-    add(
-        "--figures",
-        type=Path,
-        default=ROOT / "build" / "figures",
-        help="folder for the figures (default: build/figures)",
-    )
+    for option, name in (("--output", "notebooks"), ("--figures", "figures")):
+        words = f"folder for the {name} (default: build/{name})"
+        add(option, type=Path, default=ROOT / "build" / name, help=words)
     add("--in-place", action="store_true", help="keep the results in the notebooks themselves")
     return parser.parse_args()
 
@@ -68,6 +58,8 @@ def main():
     for path in arguments.notebooks:
         if not path.is_file():
             command.fail(f"no notebook {path}")
+        if not arguments.in_place:
+            command.check_not_source(arguments.output / path.name, path)
     prepare(arguments)
     from tqdm import tqdm
 
@@ -92,16 +84,11 @@ def prepare(arguments):
         os.environ["PRESET"] = arguments.preset
     get_preset(os.environ.get("PRESET") or "quick")
     if arguments.data_dir:
-        folder = arguments.data_dir
-        if folder != "painted":
-            folder = os.path.relpath(Path(folder).resolve(), ROOT)
-            if not (ROOT / folder).is_dir():
-                command.fail(f"no folder {arguments.data_dir}: run 'make data', or leave it out")
-        os.environ["DATA_DIR"] = folder
+        os.environ["DATA_DIR"] = arguments.data_dir
+        if arguments.data_dir != "painted":
+            os.environ["DATA_DIR"] = os.path.relpath(Path(arguments.data_dir).resolve(), ROOT)
     if arguments.model:
-        if not Path(arguments.model).exists():
-            command.fail(f"no model {arguments.model}: name a run's folder, or leave it out")
-        os.environ["MODEL"] = os.path.relpath(Path(arguments.model).resolve(), ROOT)
+        os.environ["MODEL"] = os.path.relpath(arguments.model.resolve(), ROOT)
     arguments.output.mkdir(parents=True, exist_ok=True)
     arguments.figures.mkdir(parents=True, exist_ok=True)
     os.environ["FIGURES_DIR"] = str(arguments.figures.resolve())

@@ -1,5 +1,7 @@
 """Export the model of a run as one small file for inference."""
 
+from functools import partial
+
 import command
 
 from diffusion.support.keras_files import model_file
@@ -10,14 +12,10 @@ def parse_arguments():
         description="Write the model of a finished run as one small file for inference: its moving "
         "average without the optimizer, in half precision, with the run's record beside it."
     )
-    parser.add_argument(
-        "run", type=command.model, help="folder of the run, such as models/laptop-flowers"
-    )
-    parser.add_argument(
-        "output",
-        type=command.writable(".keras", like=is_exported, beside=is_record),
-        help="the .keras file to write",
-    )
+    run, words = partial(command.model, recorded=True), "folder of the run, or its .keras file"
+    parser.add_argument("run", type=run, help=words)
+    output = command.writable(".keras", like=is_exported, beside=is_record)
+    parser.add_argument("output", type=output, help="the .keras file to write")
     arguments = parser.parse_args()
     command.check_not_source(arguments.output, model_file(arguments.run))
     return arguments

@@ -1,10 +1,7 @@
 """Train a diffusion model on flowers: a command line over diffusion.training.loop."""
 
-import argparse
 import signal
 import sys
-import tempfile
-from pathlib import Path
 
 import command
 
@@ -15,22 +12,6 @@ from diffusion.training.config import LOSSES, PRESETS, get_preset
 
 CHANGES = ("epochs", "seed", "learning_rate", "precision", "batch_size")
 CHANGES += ("objective", "loss", "loss_weighting", "self_conditioning")
-
-
-def folder_to_write(text):
-    """Return the path of a folder, an argparse type; refuse one that cannot be written to."""
-    path = Path(text)
-    try:
-        nearest = path.absolute()
-        while not nearest.exists():
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            raise argparse.ArgumentTypeError(f"{nearest} is a file: name a folder")
-        with tempfile.TemporaryFile(dir=nearest):
-            return path
-    except OSError as error:
-        reason = f"{path} cannot be written ({error.strerror}): choose another folder"
-        raise argparse.ArgumentTypeError(reason) from error
 
 
 def parse_arguments():
@@ -50,28 +31,19 @@ def parse_arguments():
     parser.add_data_dir()
     add(
         "--output",
-        type=folder_to_write,
+        type=command.writable_folder,
         help="folder for the model, its record, samples/ and logs/ (default: models/PRESET-DATA; "
         "an existing model is never overwritten)",
     )
-    count, rate = command.number(least=1), command.number(float, above=0, below=float("inf"))
+    count, rate = command.number(least=1), command.number(float, above=0)
     add("--epochs", type=count, help="epochs in all")
     add("--max-steps", type=count, help="stop after this many steps in all")
     add("--resume", action="store_true", help="continue from --output's checkpoint, if it has one")
     add("--seed", type=command.SEED, help="seed of all random choices")
     add("--learning-rate", type=rate, help="of AdamW")
-    add(
-        "--precision",
-        type=command.one_of(PRECISIONS),
-        help=f"{', '.join(PRECISIONS)}; auto is what this machine is fast at",
-    )
-    add(
-        "--sample-every",
-        type=command.number(least=0),
-        default=1,
-        metavar="EPOCHS",
-        help="epochs between sample grids; 0: none (default: %(default)s)",
-    )
+    words = f"{', '.join(PRECISIONS)}; auto is what this machine is fast at"
+    add("--precision", type=command.one_of(PRECISIONS), help=words)
+    parser.add_count("--sample-every", 1, "epochs between sample grids; 0: none", least=0)
     add("--batch-size", type=count, help="images per step, over all devices")
     add_target(parser.add_argument_group("what is learnt (notebooks/beyond/07_ddpm.ipynb)"))
     add_devices(parser.add_argument_group("on several GPUs or machines (docs/distributed.md)"))
@@ -83,11 +55,8 @@ def add_target(group):
     weightings = ("none", *names_in("objectives", "WEIGHTINGS"))
     objectives = names_in("objectives", "OBJECTIVES")
     add = group.add_argument
-    add(
-        "--objective",
-        type=command.one_of(objectives),
-        help=f"what the network predicts: {', '.join(objectives)} (default: noise)",
-    )
+    words = f"what the network predicts: {', '.join(objectives)} (default: noise)"
+    add("--objective", type=command.one_of(objectives), help=words)
     add("--loss", type=command.one_of(LOSSES), help=f"{' or '.join(LOSSES)} (default: the former)")
     add(
         "--loss-weighting",
@@ -96,12 +65,8 @@ def add_target(group):
         help=f"weight of an error by signal-to-noise ratio: {', '.join(weightings)}; meant for "
         "squared errors (default: none)",
     )
-    add(
-        "--self-conditioning",
-        action="store_true",
-        default=None,
-        help="feed the network its own earlier estimate of the image",
-    )
+    words = "feed the network its own earlier estimate of the image"
+    add("--self-conditioning", action="store_true", default=None, help=words)
 
 
 def add_devices(group):
@@ -114,18 +79,10 @@ def add_devices(group):
         help="several machines: the host of process 0 and a free port there "
         + default.format("JOB_ADDRESSES"),
     )
-    add(
-        "--num-processes",
-        type=int,
-        metavar="N",
-        help="number of processes, usually one per machine " + default.format("NUM_PROCESSES"),
-    )
-    add(
-        "--process-id",
-        type=int,
-        metavar="I",
-        help="number of this process, 0 to N - 1 " + default.format("PROCESS_ID"),
-    )
+    words = "number of processes, usually one per machine " + default.format("NUM_PROCESSES")
+    add("--num-processes", type=int, metavar="N", help=words)
+    words = "number of this process, 0 to N - 1 " + default.format("PROCESS_ID")
+    add("--process-id", type=int, metavar="I", help=words)
     add(
         "--peer-timeout",
         type=command.number(float, above=0),
@@ -142,10 +99,7 @@ def main():
         arguments.preset, **{name: value for name, value in given.items() if value is not None}
     )
     if arguments.output is None:
-        try:
-            folder_to_write(models_home())
-        except argparse.ArgumentTypeError as error:
-            command.fail(str(error))
+        command.writable_folder(models_home())
     if not arguments.distribute:
         for name in ("coordinator", "num_processes", "process_id"):
             if getattr(arguments, name) is not None:

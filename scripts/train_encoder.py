@@ -5,8 +5,6 @@ import time
 
 import command
 
-from diffusion.support.paths import home
-
 
 def parse_arguments():
     parser = command.Parser(
@@ -14,24 +12,16 @@ def parse_arguments():
         "penultimate layer gives the features in which scripts/evaluate.py compares images. The "
         "validation split (without splits: every fourth image) is held out to measure accuracy."
     )
-    add = parser.add_argument
     parser.add_data_dir()
-    add(
-        "--output",
-        type=command.writable(".keras", like=is_classifier, beside=is_record),
-        default=str(home() / "build" / "encoder.keras"),
-        help="the .keras file to write at the end, with its record beside it (default: "
-        "build/encoder.keras)",
-    )
-    for name, default, least, words in (
-        ("--image-size", 64, 8, "resolution the network works at"),
-        ("--epochs", 30, 1, "passes through the images"),
-        ("--batch-size", 64, 1, "images per step"),
-        ("--painted", 4000, 8, "number of flowers to paint where there are no photographs"),
-    ):
-        wanted = command.number(least=least)
-        add(name, type=wanted, default=default, help=f"{words} (default: %(default)s)")
-    add("--seed", type=command.SEED, default=0, help="of all random choices (default: 0)")
+    output = command.writable(".keras", like=is_classifier, beside=is_record)
+    words = "the .keras file to write at the end, with its record beside it"
+    parser.add_file("--output", output, "encoder.keras", words)
+    count = parser.add_count
+    count("--image-size", 64, "resolution the network works at", least=8)
+    count("--epochs", 30, "passes through the images")
+    count("--batch-size", 64, "images per step")
+    count("--painted", 4000, "number of flowers to paint without photographs", least=8)
+    parser.add_seed()
     return parser.parse_args()
 
 

@@ -38,6 +38,21 @@ def assert_same_state(one, two, **tolerances):
         np.testing.assert_allclose(a, b, **{"rtol": 0, **tolerances})
 
 
+@pytest.fixture
+def refusal(monkeypatch, capsys):
+    """A function that calls a `main` with bad arguments and returns its error, one line."""
+
+    def call(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+        return error
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def real_flowers_dir():
     """The folder of real flowers beside the checkout; the test is skipped where it is missing."""

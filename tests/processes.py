@@ -10,6 +10,19 @@ from conftest import ROOT
 SCRIPTS = ROOT / "scripts"
 
 
+def python(*arguments, **environment):
+    """Run Python in the project's folder, assert that it succeeds, and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def start(command, folder, **environment):
     """Start a process in a session of its own, so that Ctrl-C reaches all of it.
 
@@ -56,9 +69,7 @@ def start_python(*arguments, **environment):
 
 def run_python(program, *arguments):
     """Run a Python program, which must not fail; return its output."""
-    ((status, output, errors),) = end([start_python("-c", program, *arguments)], timeout=300)
-    assert status == 0, errors[-2000:]
-    return output
+    return python("-c", program, *arguments)
 
 
 def end(processes, timeout):

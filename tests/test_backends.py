@@ -5,15 +5,12 @@ compute in float32, so their results differ only by rounding.
 """
 
 import importlib.util
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import parity
 import pytest
-from conftest import ROOT
+from processes import python
 
 HERE = keras.backend.backend()
 THERE = {"tensorflow": "jax", "jax": "tensorflow"}.get(HERE)
@@ -32,16 +29,8 @@ def seen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backends")
     parity.untrained().save(folder / "start.keras")
     seen = {"here": parity.first_half(folder, "here")}
-    finished = subprocess.run(
-        [sys.executable, ROOT / "tests" / "parity.py", folder],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "KERAS_BACKEND": THERE, "PYTHONPATH": str(ROOT)},
-    )
-    assert finished.returncode == 0, finished.stderr
-    for name in ("there", "there-from-here"):
-        with np.load(folder / f"{name}.npz") as stored:
-            seen[name] = dict(stored)
+    python("tests/parity.py", folder, KERAS_BACKEND=THERE, PYTHONPATH=".")
+    seen |= {name: dict(np.load(folder / f"{name}.npz")) for name in ("there", "there-from-here")}
     return seen | {"here-from-there": parity.second_half(folder, "there")}
 
 

@@ -1,20 +1,17 @@
-"""The bound against what is known: densities, Bayes on a grid, the whole chain as a matrix."""
+"""The bound against what is known: densities, and the whole chain as a matrix."""
 
 import numpy as np
 import pytest
 from denoisers import Mixture, even_chain
-from scipy import integrate, stats
 
 from diffusion.bound import (
     VARIANCES,
-    likelihood_terms,
     noise_error_weights,
-    prior_terms,
     step_terms,
     step_variances,
     variational_bound,
 )
-from diffusion.ddpm import Chain, cosine_betas, linear_betas
+from diffusion.ddpm import Chain, cosine_betas
 from diffusion.likelihoods import PixelLikelihood, gaussian_kl, gaussian_log_likelihood
 
 ONE_GAUSSIAN = Mixture([[[[0.7, 0.7, 0.7]]]], 0.4)
@@ -46,40 +43,6 @@ def test_the_bound_is_above_the_truth_for_every_seed_and_comes_close(data, varia
     assert error < 0.1 * above.mean()
 
 
-@pytest.mark.parametrize("variance", VARIANCES)
-def test_the_gap_halves_when_the_steps_double(variance):
-    # The small variance is worse, and reaches its rate only at more steps.
-    steps, images = ((40, 80, 160), 5000) if variance == "small" else ((10, 20, 40), 20_000)
-    found = [
-        gaps(THREE_COLOURS, even_chain(length), count=images, variance=variance).mean()
-        for length in steps
-    ]
-    orders = np.log2(np.array(found[:-1]) / found[1:])
-    assert ((orders > 0.6) & (orders < 1.3)).all(), (found, orders)
-
-
-@pytest.mark.parametrize("betas", [linear_betas, cosine_betas])
-def test_the_bound_comes_close_on_the_papers_betas(betas):
-    found = gaps(ONE_GAUSSIAN, Chain(betas(300)), count=4000, variance="large")
-    assert abs(found.mean()) < 0.03 + 3 * found.std() / np.sqrt(len(found))
-
-
-def test_a_worse_denoiser_gives_a_worse_bound():
-    def worse(share):
-        def denoise(*given):
-            pred_noises, pred_images = THREE_COLOURS.denoise(*given)
-            return pred_noises, (1 - share) * pred_images
-
-        return denoise
-
-    for variance in VARIANCES:
-        means = [
-            gaps(THREE_COLOURS, even_chain(40), denoise=worse(share), variance=variance).mean()
-            for share in (0, 0.03, 0.1, 0.3)
-        ]
-        assert (np.diff(means) > 0.01).all(), means
-
-
 def whole_chain_by_matrices(chain, variance, decoder_variance, mean, deviation):
     """The expected bound for Gaussian data, in bits, from KL(q || p) of x_0 .. x_T jointly.
 
@@ -105,9 +68,8 @@ def whole_chain_by_matrices(chain, variance, decoder_variance, mean, deviation):
             from_noisy = cross / noise[t]
             from_image = signals[t - 1] - from_noisy * signals[t]
             small = noise[t - 1] - cross**2 / noise[t]
-            spread[t - 1] = {"small": small, "large": 1 - (signals[t] / signals[t - 1]) ** 2}[
-                variance
-            ]
+            large = 1 - (signals[t] / signals[t - 1]) ** 2
+            spread[t - 1] = small if variance == "small" else large
         back[t - 1, t] = from_noisy + from_image * gain
         shift[t - 1] = from_image * (mean - gain * q_mean[t])
     solve = np.linalg.inv(np.eye(count) - back)
@@ -135,59 +97,6 @@ def test_the_terms_add_up_to_the_kl_of_the_whole_chain_by_matrices(steps, varian
 
 
 @pytest.mark.parametrize("variance", VARIANCES)
-def test_posterior_and_step_term_agree_with_bayes_on_a_grid(variance):
-    chain, step, seen = Chain(linear_betas(40)), 7, {}
-
-    def denoise(noisy_images, noise_rates, signal_rates):
-        seen["noisy"], pred_images = noisy_images, 0.8 * noisy_images
-        seen["rates"] = noise_rates.shape, noise_rates.dtype, noise_rates.item() ** 2
-        return None, pred_images
-
-    image = np.full((1, 1, 1, 1), 0.6)
-    found = step_terms(chain, denoise, image, step, variance=variance)
-
-    noisy = float(seen["noisy"].item())
-    assert seen["rates"][:2] == ((1, 1, 1, 1), np.float32)
-    beta, alpha_bar = chain.betas[step], np.prod(1 - chain.betas[: step + 1])
-    assert seen["rates"][2] == pytest.approx(1 - alpha_bar)
-    grid = np.linspace(-6, 6, 20_001)  # of x_{t-1}
-
-    def posterior(clean):
-        """q(x_{t-1} | x_t, x_0) by Bayes: q(x_{t-1} | x_0) q(x_t | x_{t-1}), normalised."""
-        before = stats.norm.pdf(
-            grid, np.sqrt(alpha_bar / (1 - beta)) * clean, np.sqrt(1 - alpha_bar / (1 - beta))
-        )
-        product = before * stats.norm.pdf(noisy, np.sqrt(1 - beta) * grid, np.sqrt(beta))
-        return product / integrate.trapezoid(product, grid)
-
-    q = posterior(0.6)
-    mean = integrate.trapezoid(q * grid, grid)
-    spread = integrate.trapezoid(q * (grid - mean) ** 2, grid)
-    table_mean, table_variance = chain.posterior(
-        image, np.full_like(image, noisy), np.array([step])
-    )
-    assert float(np.ravel(table_mean)[0]) == pytest.approx(mean, abs=1e-6)
-    assert float(np.ravel(table_variance)[0]) == pytest.approx(spread, rel=1e-5)
-
-    p_mean = integrate.trapezoid(posterior(0.8 * noisy) * grid, grid)
-    p_spread = {"small": spread, "large": beta}[variance]
-    logs = np.log(np.maximum(q, 1e-300)) - stats.norm.logpdf(grid, p_mean, np.sqrt(p_spread))
-    assert found[0] == pytest.approx(integrate.trapezoid(q * logs, grid) / np.log(2), rel=1e-5)
-
-
-def test_the_prior_term_is_the_kl_to_pure_noise_by_quadrature():
-    chain = Chain(np.full(4, 0.3))
-    image = np.array([[[[0.3, -2.0, 1.1]]]])
-    known = 0
-    for pixel in image.ravel():
-        last = stats.norm(0.7**2 * pixel, np.sqrt(1 - 0.7**4))
-        known += integrate.quad(
-            lambda x, q=last: q.pdf(x) * (q.logpdf(x) - stats.norm.logpdf(x)), -9, 9
-        )[0]
-    assert prior_terms(chain, image)[0] == pytest.approx(known / 3 / np.log(2), rel=1e-6)
-
-
-@pytest.mark.parametrize("variance", VARIANCES)
 def test_a_step_term_is_the_weighted_error_of_the_noise(variance):
     chain, seen = Chain(cosine_betas(30)), {}
 
@@ -202,44 +111,31 @@ def test_a_step_term_is_the_weighted_error_of_the_noise(variance):
         noise_rates, signal_rates = seen["rates"]
         noises = (seen["noisy"] - signal_rates * images) / noise_rates
         errors = np.mean((noises - seen["noises"]) ** 2, axis=(1, 2, 3))
-        constant = gaussian_kl(
-            0,
-            np.log(chain.posterior_variances[step]),
-            0,
-            np.log(step_variances(chain, variance)[step]),
-        )
+        best, taken = chain.posterior_variances[step], step_variances(chain, variance)[step]
+        constant = gaussian_kl(0, np.log(best), 0, np.log(taken))
         known = noise_error_weights(chain, variance)[step - 1] * errors + constant
         np.testing.assert_allclose(found * np.log(2), known, rtol=2e-4)
 
 
-@pytest.mark.parametrize("draws", [1, 3, 20])
+@pytest.mark.slow
+@pytest.mark.parametrize("draws", [1, 20])
 def test_drawn_steps_estimate_the_full_sum_without_bias(draws):
     chain, images = even_chain(12), THREE_COLOURS.sample(30, seed=0)
 
-    def means(number, repeats):
-        found = (
-            bounded(chain, THREE_COLOURS, images, draws=number, seed=seed)
-            for seed in range(repeats)
-        )
-        return np.array([each.mean for each in found])
+    def means(repeats, **options):
+        given = chain, THREE_COLOURS, images
+        return np.array([bounded(*given, seed=i, **options).mean for i in range(repeats)])
 
-    full, drawn = means(None, 60), means(draws, 300)
+    full, drawn = means(60), means(300, draws=draws)
     error = np.hypot(full.std() / np.sqrt(len(full)), drawn.std() / np.sqrt(len(drawn)))
     assert error < 0.04 * full.mean()
     assert abs(full.mean() - drawn.mean()) < 4 * error
 
 
-@pytest.mark.parametrize("draws", [1, 4, 10, 25])
-def test_each_step_is_drawn_equally_often_and_all_of_them_once_in_the_full_sum(draws):
-    images, chain = np.zeros((2000, 1, 1, 1)), even_chain(11)
-
-    def denoise(noisy_images, noise_rates, signal_rates):
-        return noisy_images, noisy_images
-
-    full = bounded(chain, None, images, denoise=denoise)
-    assert (np.sort(full.steps, axis=0) == np.arange(1, 11)[:, None]).all()
-    drawn = bounded(chain, None, images, denoise=denoise, draws=draws)
-    counts = np.bincount(drawn.steps.ravel(), minlength=11)[1:]
+@pytest.mark.parametrize("draws", [1, 25])
+def test_each_step_is_drawn_equally_often(draws):
+    found = bounded(even_chain(11), ONE_GAUSSIAN, np.zeros((2000, 1, 1, 3)), draws=draws)
+    counts = np.bincount(found.steps.ravel(), minlength=11)[1:]
     assert counts.sum() == 2000 * draws
     np.testing.assert_allclose(counts, 200 * draws, rtol=0.25)
 
@@ -257,43 +153,18 @@ def test_the_standard_error_is_the_spread_of_the_mean_over_fresh_images(draws):
 
 def test_a_trained_network_is_bounded_in_bits_of_its_pixels(trained, painted):
     model = trained.model
-    images = np.asarray(painted.images[:4])
+    images = model.normalize(painted.images[:4])
     chain = Chain.from_schedule(model.schedule, 10)
-    likelihood = PixelLikelihood.of(model.normalizer)
 
-    def bound(**options):
-        return variational_bound(
-            chain, model.denoise, model.normalize(images), likelihood, **options
-        )
+    def bound(images, seed=0):
+        likelihood = PixelLikelihood.of(model.normalizer)
+        return variational_bound(chain, model.denoise, images, likelihood, seed=seed)
 
-    once, again, other = bound(), bound(), bound(seed=1)
+    once, again, other = bound(images), bound(images), bound(images, seed=1)
     assert once.totals.shape == (4,) and (once.totals > 0).all()
     assert once.mean == again.mean
     assert (once.likelihood != other.likelihood).all()
     assert (once.step_terms != other.step_terms).all()
     assert once.prior.mean() < 0.01 < once.likelihood.mean()
     np.testing.assert_allclose(once.totals, once.prior + once.step_terms.sum(0) + once.likelihood)
-    single = variational_bound(chain, model.denoise, model.normalize(images[:1]), likelihood)
-    assert np.isnan(single.standard_error)
-
-
-IMAGES = np.zeros((2, 1, 1, 3))
-
-
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda c, d: step_terms(c, d, IMAGES, 3, variance="middle"), "'middle'.*small, large"),
-        (lambda c, d: step_terms(c, d, IMAGES, 0), "1 to 4, got .*0"),
-        (lambda c, d: step_terms(c, d, IMAGES, 5), "1 to 4, got .*5"),
-        (lambda c, d: step_terms(c, d, IMAGES, 1.5), "whole numbers.*1.5"),
-        (lambda c, d: prior_terms(c, np.zeros((2, 4, 4, 3), "uint8")), "normalize, got uint8"),
-        (lambda c, d: bounded(c, ONE_GAUSSIAN, IMAGES, draws=0), "draws.*0"),
-        (lambda c, d: variational_bound(c, d, IMAGES, "gaussian"), "likelihood.*'gaussian'"),
-        (lambda c, d: likelihood_terms(c, d, IMAGES, max, decoder_variance=-0.1), "-0.1"),
-    ],
-)
-def test_a_bad_value_is_named_in_one_line(call, words):
-    with pytest.raises(ValueError, match=words) as caught:
-        call(even_chain(5), ONE_GAUSSIAN.denoise)
-    assert "\n" not in str(caught.value)
+    assert np.isnan(bound(images[:1]).standard_error)

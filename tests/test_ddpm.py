@@ -3,18 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from denoisers import knowing
 
-from diffusion.ddpm import (
-    Chain,
-    ChainSchedule,
-    cosine_betas,
-    from_symmetric,
-    linear_betas,
-    to_symmetric,
-)
-from diffusion.latents import initial_noise
+from diffusion.ddpm import Chain, cosine_betas, from_symmetric, linear_betas, to_symmetric
 from diffusion.model import DiffusionModel
-from diffusion.samplers import ancestral, ddim
+from diffusion.samplers import ancestral
 from diffusion.schedules import CosineSchedule, LinearSchedule, OffsetCosineSchedule
 from diffusion.training.loop import load_model, train
 from diffusion.unet import build_unet
@@ -54,11 +47,6 @@ def test_published_numbers():
     assert cosine[-1] == 0.999 and (cosine[:-1] < 0.999).all() and (np.diff(cosine) > 0).all()
 
 
-def test_any_number_of_linear_steps_leaves_about_as_much_signal():
-    left = [np.log(Chain(linear_betas(steps)).alpha_bars[-1]) for steps in (250, 1000, 4000)]
-    np.testing.assert_allclose(left, left[1], rtol=0.05)
-
-
 def test_cosine_betas_multiply_to_the_cosine():
     times = np.arange(1, 100) / 100  # without the last step, which is clipped
     curve = [np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2 for t in (*times, 0)]
@@ -81,11 +69,8 @@ def test_the_posterior_is_that_of_gaussian_conditioning(chain):
         across = covariance[index, given]
         coefficients = across @ np.linalg.inv(covariance[np.ix_(given, given)])
         variance = covariance[index, index] - coefficients @ across
-        found = (
-            chain.posterior_image_coefficients[index],
-            chain.posterior_noisy_coefficients[index],
-        )
-        np.testing.assert_allclose(found, coefficients, rtol=1e-6)
+        tables = chain.posterior_image_coefficients, chain.posterior_noisy_coefficients
+        np.testing.assert_allclose([t[index] for t in tables], coefficients, rtol=1e-6)
         np.testing.assert_allclose(chain.posterior_variances[index], variance, rtol=1e-6)
 
 
@@ -97,25 +82,14 @@ def test_the_last_step_back_returns_the_image(chain):
     assert chain.previous_alpha_bars[0] == 1 and chain.noise_rates[0] > 0
 
 
-def test_single_steps_and_the_jump_agree_by_simulation():
-    # Allow five standard errors of the mean and of the variance.
-    chain, count, random = CHAINS["linear"], 200_000, np.random.default_rng(1)
-    images = np.full((count, 1), 1.5)
-    walked, last = images, 29
-    for step in range(last + 1):
-        walked = chain.noise_one_step(walked, np.full(count, step), random.normal(size=(count, 1)))
-    jumped = chain.q_sample(images, np.full(count, last), random.normal(size=(count, 1)))
-    for found in (walked, jumped):
-        mean, variance = 1.5 * chain.signal_rates[last], chain.noise_rates[last] ** 2
-        assert abs(found.mean() - mean) < 5 * np.sqrt(variance / count)
-        assert abs(found.var() / variance - 1) < 5 * np.sqrt(2 / count)
-
-
 def test_each_image_of_a_batch_has_its_own_step():
     chain, random = CHAINS["cosine"], np.random.default_rng(0)
     images, noises = random.normal(size=(2, 3, 2, 2, 1)).astype("float32")
     steps = np.array([0, 39, 7])
-    together = chain.q_sample(images, steps, noises)
+    together, stepped = (
+        chain.q_sample(images, steps, noises),
+        chain.noise_one_step(images, steps, noises),
+    )
     assert together.dtype == np.float32
     tensors = chain.q_sample(*map(keras.ops.convert_to_tensor, (images, steps, noises)))
     np.testing.assert_allclose(tensors, together, rtol=1e-6)
@@ -123,6 +97,9 @@ def test_each_image_of_a_batch_has_its_own_step():
         alone = np.sqrt(chain.alpha_bars[step]) * images[index]
         alone = alone + np.sqrt(1 - chain.alpha_bars[step]) * noises[index]
         np.testing.assert_allclose(together[index], alone, rtol=1e-5, atol=1e-6)
+        beta = chain.betas[step]
+        alone = np.sqrt(1 - beta) * images[index] + np.sqrt(beta) * noises[index]
+        np.testing.assert_allclose(stepped[index], alone, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +122,7 @@ def test_as_a_schedule_it_visits_each_step_and_ends_at_the_image(chain):
         np.testing.assert_allclose(noise_rates, [0, *chain.noise_rates], rtol=1e-6)
         np.testing.assert_allclose(signal_rates, [1, *chain.signal_rates], rtol=1e-6)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    assert isinstance(again, ChainSchedule)
+    assert type(again) is type(schedule)
     np.testing.assert_array_equal(again.chain.betas, chain.betas)
 
 
@@ -164,46 +141,18 @@ def test_ancestral_sampling_takes_the_steps_in_the_tables(chain, variance):
     """With a denoiser that knows the image, each step has the posterior's mean and variance."""
     count, seen = len(chain), []
     image = np.full((1, 100, 100, 3), 0.4, "float32")  # 30,000 equal numbers
-
-    def denoise(noisy_images, noise_rates, signal_rates):
-        return (noisy_images - signal_rates * image) / noise_rates, image
-
     noise = np.random.default_rng(0).normal(size=image.shape).astype("float32")
-    ancestral(
-        denoise,
-        chain.as_schedule(),
-        noise,
-        count,
-        variance=variance,
-        seed=1,
-        on_step=lambda step, noisy_images, *_: seen.append(np.asarray(noisy_images)),
-    )
+    ancestral(knowing(image, seen), chain.as_schedule(), noise, count, variance=variance, seed=1)
     for k in range(count - 1):
         step = count - 1 - k
-        means, variances = chain.posterior(image, seen[k], [step])
+        means, variances = chain.posterior(image, seen[k][0], [step])
         expected = chain.betas[step] if variance == "large" else float(variances.ravel()[0])
-        drawn = (seen[k + 1] - means) / np.sqrt(expected)
+        drawn = (seen[k + 1][0] - means) / np.sqrt(expected)
         # 30,000 draws: five standard errors, 1/173 for the mean and 1/122 for the variance
         assert abs(drawn.mean()) < 5 / 173 and abs(drawn.var() - 1) < 5 / 122
 
 
-@pytest.mark.parametrize("steps", [1, 7, 20])
-def test_chain_and_continuous_schedule_generate_the_same(trained, steps):
-    model = trained.model
-    noise = initial_noise(3, model.image_size, seed=4)
-    chain = Chain.from_schedule(model.schedule, steps).as_schedule()
-    for options in ({}, {"eta": 1.0, "seed": 5}):
-        continuous = ddim(model.denoise, model.schedule, noise, steps, **options)
-        discrete = ddim(model.denoise, chain, noise, steps, **options)
-        scale = np.abs(continuous).max()
-        np.testing.assert_allclose(discrete, continuous, atol=1e-4 * scale, rtol=0)
-    small = ancestral(model.denoise, chain, noise, steps, variance="small", seed=5)
-    np.testing.assert_allclose(small, discrete, atol=1e-4 * scale, rtol=0)
-    if steps > 1:
-        large = ancestral(model.denoise, chain, noise, steps, variance="large", seed=5)
-        assert np.abs(large - small).max() > 1e-3 * scale
-
-
+@pytest.mark.slow
 def test_a_model_trained_on_a_chain_with_symmetric_images_reloads(painted, tmp_path, tiny):
     schedule = Chain(linear_betas(1000)).as_schedule()
     model = DiffusionModel(build_unet(16, (8, 16), 1, 8), schedule)
@@ -211,10 +160,8 @@ def test_a_model_trained_on_a_chain_with_symmetric_images_reloads(painted, tmp_p
     model.compile("adamw", loss="mean_squared_error")
     run = train(tiny, painted, tmp_path, model=model, max_steps=2, sample_every=0, verbose=0)
     again = load_model(run.folder)
-    for each in (model, again):
-        np.testing.assert_allclose(
-            each.normalize(painted.images), to_symmetric(painted.images), atol=1e-6
-        )
+    images, symmetric = painted.images, to_symmetric(painted.images)
+    np.testing.assert_allclose(again.normalize(images), symmetric, atol=1e-6)
     np.testing.assert_array_equal(again.schedule.chain.betas, schedule.chain.betas)
     np.testing.assert_array_equal(again.generate(1, 3, seed=0), model.generate(1, 3, seed=0))
 
@@ -222,37 +169,6 @@ def test_a_model_trained_on_a_chain_with_symmetric_images_reloads(painted, tmp_p
 def test_symmetric_images_range_from_minus_one_to_one(painted):
     levels = np.array([[[[0, 51, 255]]]], "uint8")
     np.testing.assert_allclose(to_symmetric(levels), [[[[-1, -0.6, 1]]]], atol=1e-6)
-    np.testing.assert_allclose(
-        from_symmetric(to_symmetric(painted.images)), painted.images / 255, atol=1e-6
-    )
+    again = from_symmetric(to_symmetric(painted.images))
+    np.testing.assert_allclose(again, painted.images / 255, atol=1e-6)
     np.testing.assert_array_equal(from_symmetric(np.float32([-3, 3])), [0, 1])
-
-
-def noised(steps, count=1):
-    images = np.ones((count, 2))
-    return CHAINS["one step"].q_sample(images, steps, images)
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: Chain([0.1, 0.0]), "above 0 and below 1, got 0.0"),
-        (lambda: Chain([0.1, 1.0]), "above 0 and below 1, got 1.0"),
-        (lambda: Chain([np.nan]), "got nan"),
-        (lambda: Chain([]), "list of betas"),
-        (lambda: Chain([[0.1]]), r"list of betas, got an array of shape \(1, 1\)"),
-        (lambda: linear_betas(0), "whole number of at least 1, got 0"),
-        (lambda: linear_betas(20), "21 or more, got 20"),
-        (lambda: cosine_betas(2.5), "got 2.5"),
-        (lambda: cosine_betas(True), "got True"),
-        (lambda: Chain.from_schedule(LinearSchedule(), -1), "got -1"),
-        (lambda: noised([1]), "0 to 0"),
-        (lambda: noised([-1]), "got -1"),
-        (lambda: noised([0.0]), "float64"),
-        (lambda: noised([0], count=2), "2 whole"),
-    ],
-)
-def test_a_bad_value_is_named_in_one_line(make, words):
-    with pytest.raises(ValueError, match=words) as error:
-        make()
-    assert "\n" not in str(error.value)

@@ -76,17 +76,3 @@ def test_as_many_steps_as_a_chain_has_are_solved(sampler):
     for steps, spacing in ((51, "time"), (52, "log_snr")):
         images = sampler(best_denoiser, CHAIN, standard_noise(2), steps, spacing=spacing)
         assert np.isfinite(np.asarray(images)).all()
-
-
-@pytest.mark.parametrize(
-    ("sampler", "options", "words"),
-    [
-        (heun, {"steps": 0}, "got 0"),
-        (heun, {"spacing": "even"}, "'even'.*log_snr, time"),
-        (adams_bashforth, {"order": 5}, "got 5"),
-        (dpm_solver, {"order": 3}, "got 3"),
-    ],
-)
-def test_a_value_out_of_range_is_named(sampler, options, words):
-    with pytest.raises(ValueError, match=words):
-        sampler(best_denoiser, OFFSET, standard_noise(2), **options)

@@ -1,11 +1,10 @@
 """Imports go down only: training and evaluation, then data and the ideas, then support."""
 
 import ast
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT
+from processes import python
 
 MODULES = sorted((ROOT / "diffusion").rglob("*.py"))
 # What each part of the library may import of the others.
@@ -54,5 +53,4 @@ def test_importing_the_package_imports_no_framework_and_its_public_names_exist()
         "assert len(diffusion.__all__) == 15\n"
         "assert dir(diffusion) == sorted(diffusion.__all__)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    python("-c", code)

@@ -1,18 +1,18 @@
 """The model: statistics, averages, generating images, saving and loading."""
 
-import json
-import subprocess
-import sys
+import re
 import warnings
 
 import keras
 import numpy as np
 import pytest
+from processes import python
 
+from diffusion.ddpm import Chain
 from diffusion.latents import initial_noise
 from diffusion.model import DiffusionModel
 from diffusion.objectives import VelocityObjective
-from diffusion.schedules import CosineSchedule, OffsetCosineSchedule
+from diffusion.schedules import CosineSchedule, LinearSchedule, OffsetCosineSchedule
 from diffusion.support.pixels import scale_pixels
 from diffusion.training.loop import build, load_model
 from diffusion.unet import build_unet
@@ -23,15 +23,6 @@ def model(tiny, painted):
     model = build(tiny, total_steps=12)
     model.adapt(painted.images)
     return model
-
-
-def test_adapt_finds_mean_and_variance_of_each_colour(model, painted):
-    pixels = painted.images.reshape(-1, 3) / 255.0
-    np.testing.assert_allclose(np.ravel(model.normalizer.mean), pixels.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(np.ravel(model.normalizer.variance), pixels.var(axis=0), rtol=1e-4)
-    normalised = np.asarray(model.normalize(painted.images))
-    np.testing.assert_allclose(normalised.mean(axis=(0, 1, 2)), 0, atol=1e-3)
-    np.testing.assert_allclose(normalised.std(axis=(0, 1, 2)), 1, atol=1e-3)
 
 
 def test_denormalize_undoes_normalize_and_clips(model, painted):
@@ -46,27 +37,6 @@ def test_bytes_and_floats_are_the_same_image(painted):
     np.testing.assert_allclose(scale_pixels(painted.images[:2]), scale_pixels(floats), atol=1e-7)
 
 
-def test_denoise_recovers_the_images_when_the_noise_is_known(model, painted):
-    images = np.asarray(model.normalize(painted.images[:3]))
-    noises = np.random.default_rng(0).normal(size=images.shape).astype("float32")
-    times = np.float32([0.1, 0.5, 0.9]).reshape(3, 1, 1, 1)
-    noise_rates, signal_rates = model.schedule(times)
-    noisy_images = signal_rates * images + noise_rates * noises
-    seen = []
-
-    def knowing_network(inputs, training):
-        seen.append(np.asarray(inputs[1]))
-        return noises
-
-    model.network = knowing_network
-    pred_noises, pred_images = model.denoise(noisy_images, noise_rates, signal_rates, training=True)
-    np.testing.assert_array_equal(pred_noises, noises)
-    np.testing.assert_allclose(pred_images, images, atol=1e-4)
-    np.testing.assert_allclose(
-        seen[0], np.asarray(noise_rates) ** 2
-    )  # the network gets the variance
-
-
 def test_each_image_of_a_batch_gets_its_own_time(model):
     noises, times = model.sample_noises_and_times((64, 8, 8, 3))
     times = np.asarray(times)
@@ -75,50 +45,29 @@ def test_each_image_of_a_batch_gets_its_own_time(model):
     assert abs(np.asarray(noises).std() - 1) < 0.02
 
 
-def test_the_average_starts_as_a_copy_of_the_network():
-    network = build_unet(16, (8, 12), 1, 8)
-    model = DiffusionModel(network, OffsetCosineSchedule())
-    for weight, average in zip(network.weights, model.ema_network.weights, strict=True):
-        np.testing.assert_array_equal(weight, average)
-    assert network.weights[0] is not model.ema_network.weights[0]
-
-
-@pytest.mark.parametrize("warmup", [False, True])
-def test_the_average_follows_its_formula_step_by_step(tiny, painted, warmup):
-    model = build(tiny, total_steps=12)
-    model.ema_warmup = warmup
-    model.adapt(painted.images)
+@pytest.mark.slow
+def test_the_average_follows_its_formula_step_by_step(model, painted):
+    model.ema_warmup = True
     expected = [weight.copy() for weight in model.ema_network.get_weights()]
     for step in range(1, 5):
         model.train_on_batch(painted.images[:8])
-        kept = min(0.999, (1 + step) / (10 + step)) if warmup else 0.999
+        kept = min(0.999, (1 + step) / (10 + step))
         weights = model.network.get_weights()
         expected = [kept * a + (1 - kept) * w for a, w in zip(expected, weights, strict=True)]
     for average, value in zip(model.ema_network.get_weights(), expected, strict=True):
         np.testing.assert_allclose(average, value, rtol=1e-4, atol=1e-6)
 
 
-def test_the_optimizer_updates_the_network_and_never_the_average(model, painted):
-    model.ema = 1.0  # keep all of the average
-    model.ema_warmup = False
-    before = model.ema_network.get_weights()
-    model.train_on_batch(painted.images[:8])
-    for a, b in zip(before, model.ema_network.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert len(model.trainable_weights) == len(model.network.trainable_weights)
-
-
 def test_evaluate_and_generate_use_the_average(model, painted):
-    noise = initial_noise(2, 16, seed=0)
-    drawn = model.generate(initial_noise=noise, steps=2)
-    loss = model.evaluate(painted.images[:8], batch_size=8, verbose=0)
-    for weight in model.network.weights:
-        weight.assign(np.full(weight.shape, np.nan))
-    np.testing.assert_array_equal(model.generate(initial_noise=noise, steps=2), drawn)
-    assert np.isfinite(loss)
+    def break_weights(network):
+        for weight in network.weights:
+            weight.assign(np.full(weight.shape, np.nan))
+
+    drawn = model.generate(2, 2, seed=0)
+    break_weights(model.network)
+    np.testing.assert_array_equal(model.generate(2, 2, seed=0), drawn)
     assert np.isfinite(model.evaluate(painted.images[:8], batch_size=8, verbose=0))
-    for weight in model.ema_network.weights:
-        weight.assign(np.full(weight.shape, np.nan))
+    break_weights(model.ema_network)
     assert not np.isfinite(model.evaluate(painted.images[:8], batch_size=8, verbose=0))
 
 
@@ -135,59 +84,40 @@ def test_the_compiled_average_uses_its_current_weights(trained, painted):
         noisy_images, rates = noisy_images[:2], rates[:2]
 
 
-def test_the_loss_is_the_mean_absolute_error_of_the_noise(model, painted):
-    # The untrained network predicts zero, and the mean of |N(0, 1)| is sqrt(2 / pi).
-    loss = model.evaluate(painted.images, batch_size=48, verbose=0)
-    assert abs(loss - np.sqrt(2 / np.pi)) < 0.01
-
-
 def test_the_seed_determines_the_generated_images(trained):
     one, two = (trained.model.generate(3, 4, seed=5) for _ in range(2))
     assert one.shape == (3, 16, 16, 3) and one.dtype == np.float32
     assert one.min() >= 0 and one.max() <= 1
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - trained.model.generate(3, 4, seed=6)).max() > 0.01
-    np.testing.assert_allclose(
-        one,
-        trained.model.generate(initial_noise=initial_noise(3, 16, seed=5), steps=4),
-        atol=1e-6,
-    )
+    drawn = trained.model.generate(initial_noise=initial_noise(3, 16, seed=5), steps=4)
+    np.testing.assert_allclose(one, drawn, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("schedule", "objective", "options", "words"),
     [
-        ({}, "either num_images or initial_noise"),
-        ({"num_images": 2, "initial_noise": np.zeros((1, 16, 16, 3))}, "either num_images or"),
-        ({"num_images": 1, "seed": 2**32}, "seed.*4294967296"),
-        ({"num_images": 0}, "got 0"),
+        (CosineSchedule(), None, {}, "divided.*threshold.*velocity.*OffsetCosine"),
+        (Chain([0.1, 0.3]).as_schedule(), None, {}, r"0\.79 at time 1"),
+        (CosineSchedule(), None, {"threshold": 0.995}, None),
+        (CosineSchedule(), VelocityObjective(), {}, None),
+        (LinearSchedule(), None, {}, None),
+        (OffsetCosineSchedule(), None, {}, None),
     ],
 )
-def test_generate_names_arguments_that_will_not_do(trained, arguments, words):
-    with pytest.raises(ValueError, match=words):
-        trained.model.generate(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "objective", "options", "saturates"),
-    [
-        (CosineSchedule(), None, {}, True),
-        (CosineSchedule(), None, {"threshold": 0.995}, False),
-        (CosineSchedule(), VelocityObjective(), {}, False),
-        (OffsetCosineSchedule(), None, {}, False),
-    ],
-)
-def test_generate_warns_where_every_pixel_will_saturate(schedule, objective, options, saturates):
+def test_generate_warns_where_sampling_goes_wrong(schedule, objective, options, words):
     model = DiffusionModel(build_unet(16, (8, 8), 1, 8), schedule, objective=objective)
-    model.network.get_layer("pred_noises").kernel.assign(np.full((1, 1, 8, 3), 0.1))
+    kernel = 0.1 * np.random.default_rng(0).normal(size=(1, 1, 8, 3))
+    model.network.get_layer("pred_noises").kernel.assign(kernel)
     model.ema_network.set_weights(model.network.get_weights())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         images = model.generate(1, 1, seed=0, **options)
+    found = [str(each.message) for each in caught if repr(schedule) in str(each.message)]
+    assert len(found) == (words is not None)
+    assert not words or re.search(words, found[0])
+    saturates = bool(words) and "divided" in words
     assert ((images == 0) | (images == 1)).all() == saturates
-    assert [each.category for each in caught if "CosineSchedule" in str(each.message)] == (
-        [UserWarning] * saturates
-    )
 
 
 RELOAD = """
@@ -195,13 +125,12 @@ import sys
 import numpy as np
 from diffusion.training.loop import load_model
 
-path, noise, batch, out = sys.argv[1:]
-model = load_model(path)
-images = model.generate(initial_noise=np.load(noise), steps=5)
+model = load_model(sys.argv[1])
+images = model.generate(2, 5, seed=3)
 for _ in range(3):
-    model.train_on_batch(np.load(batch))
-np.savez(out, images=images, seed=model.seed_generator.state,
-         iterations=model.optimizer.iterations, *model.get_weights())
+    model.train_on_batch(np.load(sys.argv[2] + "/batch.npy"))
+states = model.seed_generator.state, model.optimizer.iterations
+np.savez(sys.argv[2] + "/out.npz", *model.get_weights(), *states, images)
 """
 
 
@@ -209,23 +138,16 @@ np.savez(out, images=images, seed=model.seed_generator.state,
 def test_a_new_process_reloads_the_model_to_the_bit_and_continues_training_exactly(
     trained, painted, tmp_path
 ):
-    noise = np.asarray(initial_noise(2, 16, seed=3))
-    np.save(tmp_path / "noise.npy", noise)
     np.save(tmp_path / "batch.npy", painted.images[:8])
-    path = trained.folder / "model.keras"
-    arguments = [path, tmp_path / "noise.npy", tmp_path / "batch.npy", tmp_path / "out.npz"]
-    subprocess.run([sys.executable, "-c", RELOAD, *map(str, arguments)], check=True)
-    theirs = np.load(tmp_path / "out.npz")
-
-    model = load_model(path)
-    kept = trained.model.generate(initial_noise=noise, steps=5)
-    np.testing.assert_array_equal(theirs["images"], kept)
+    python("-c", RELOAD, trained.folder, tmp_path)
+    *theirs, images = np.load(tmp_path / "out.npz").values()
+    np.testing.assert_array_equal(images, trained.model.generate(2, 5, seed=3))
+    model = load_model(trained.folder)
     for _ in range(3):
         model.train_on_batch(painted.images[:8])
-    for index, weight in enumerate(model.get_weights()):
-        np.testing.assert_array_equal(theirs[f"arr_{index}"], weight)
-    np.testing.assert_array_equal(theirs["seed"], np.asarray(model.seed_generator.state))
-    assert theirs["iterations"] == 12 + 3  # two epochs of six steps went before
+    ours = *model.get_weights(), model.seed_generator.state, model.optimizer.iterations
+    np.testing.assert_equal(theirs, [np.asarray(value) for value in ours])
+    assert theirs[-1] == 12 + 3  # two epochs of six steps went before
 
 
 def test_one_file_holds_schedule_average_and_optimizer(trained):
@@ -237,8 +159,7 @@ def test_one_file_holds_schedule_average_and_optimizer(trained):
         for each in (model, again)
     )
     assert len(ours) > 40
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(theirs, ours)
 
 
 def test_a_readers_own_sampler_needs_no_seed(trained):
@@ -250,39 +171,15 @@ def test_a_readers_own_sampler_needs_no_seed(trained):
     np.testing.assert_allclose(drawn, trained.model.denormalize(noise), atol=1e-6)
 
 
-def test_parts_that_could_not_be_saved_are_refused():
-    network = build_unet(16, (8, 12), 1, 8)
-    with pytest.raises(ValueError, match="schedule must derive"):
-        DiffusionModel(network, lambda times: (times, 1 - times))
-    with pytest.raises(ValueError, match="network must be a functional"):
-        DiffusionModel(lambda inputs: inputs[0], OffsetCosineSchedule())
-    with pytest.raises(ValueError, match="int64"):
-        scale_pixels(np.zeros((1, 2, 2, 3), "int64"))
-
-
-def test_images_of_one_colour_normalise_without_nan(tiny):
-    model = build(tiny, total_steps=1)
+def test_images_of_one_colour_normalise_without_nan(model):
     for value in range(0, 256, 17):
         model.adapt(np.full((20, 16, 16, 3), value, "uint8"))
         assert np.isfinite(model.normalize(np.full((1, 16, 16, 3), value, "uint8"))).all()
 
 
-def test_a_file_that_is_no_model_is_refused_in_one_line(trained, tmp_path):
+def test_a_missing_file_and_another_model_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.keras.*train"):
         load_model(tmp_path / "missing.keras")
-    (tmp_path / "broken.keras").write_bytes(b"not a zip")
-    with pytest.raises(ValueError, match=r"broken\.keras is not a model") as error:
-        load_model(tmp_path / "broken.keras")
-    assert "\n" not in str(error.value)
-    content = bytearray((trained.folder / "model.keras").read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
-    (tmp_path / "damaged.keras").write_bytes(content)
-    with pytest.raises(ValueError, match=r"damaged\.keras is not a model"):
-        load_model(tmp_path / "damaged.keras")
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="Sequential"):
         load_model(tmp_path / "other.keras")
-
-
-def test_the_config_is_plain_data(trained):
-    assert "DiffusionModel" in json.dumps(keras.saving.serialize_keras_object(trained.model))

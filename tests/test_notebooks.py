@@ -1,5 +1,6 @@
 """Every notebook runs alone in a fresh kernel, with the tiny preset, and draws its figures."""
 
+import functools
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ON_TENSORFLOW, ROOT
+from processes import python
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -19,86 +21,62 @@ import run_notebooks
 
 SCRIPT = [sys.executable, ROOT / "scripts" / "run_notebooks.py"]
 
-FIGURES = {
-    "01_flowers": [2],
-    "02_forward_diffusion": [3, 4, 5],
-    "03_unet": [8, 9, 10, 11],
-    "04_training": [7, 12, 14],
-    "05_sampling": [6, 13, 15],
-    "06_interpolation": [16],
-}
-BEYOND = ["07_ddpm", "08_variational_bound", "09_samplers", "10_evaluation"]
-ALL = [*FIGURES, *BEYOND]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS += sorted((ROOT / "notebooks/beyond").glob("*.ipynb"))
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def path_of(name):
-    folder = ROOT / "notebooks" / ("beyond" if name in BEYOND else "")
-    return folder / f"{name}.ipynb"
+def read(path):
+    return nbformat.read(path, as_version=4)
 
 
-def read(name):
-    return nbformat.read(path_of(name), as_version=4)
-
-
-def figures_of(name):
-    """Names of the figures: the chapter's by their numbers, the others' as the cells save them."""
-    if name in FIGURES:
-        return [f"fig_8_{number:02d}" for number in FIGURES[name]]
-    sources = "\n".join(cell.source for cell in read(name).cells)
+def figures_of(path):
+    """Names of the figures that a notebook saves: fig_8_03 is the chapter's figure 8-3."""
+    sources = "\n".join(cell.source for cell in read(path).cells)
     return sorted(set(re.findall(r'save_figure\(\s*\w+,\s*"(fig_\w+)"', sources)))
 
 
 def test_together_they_draw_all_figures_of_the_chapter():
-    numbers = [number for figures in FIGURES.values() for number in figures]
-    assert sorted(numbers) == list(range(2, 17))
-    assert sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")) == sorted(FIGURES)
-    assert sorted(p.stem for p in (ROOT / "notebooks/beyond").glob("*.ipynb")) == BEYOND
-    assert all(figures_of(name) for name in BEYOND)
+    figures = [figures_of(path) for path in NOTEBOOKS]
+    chapter = {figure for each in figures for figure in each if figure.startswith("fig_8_")}
+    assert chapter == {f"fig_8_{number:02d}" for number in range(2, 17)} and len(figures) >= 10
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL)
-def test_a_notebook_runs_alone_in_a_fresh_kernel_and_draws_its_figures(name, trained, tmp_path):
-    if name == "04_training" and not ON_TENSORFLOW:
+@each_notebook
+def test_a_notebook_runs_alone_in_a_fresh_kernel_and_draws_its_figures(path, trained, tmp_path):
+    if path.stem == "04_training" and not ON_TENSORFLOW:
         pytest.skip("it derives the training step with TensorFlow's gradient tape")
     figures, executed = tmp_path / "figures", tmp_path / "notebooks"
     options = ["--preset", "tiny", "--model", trained.folder, "--data-dir", "painted"]
-    options += ["--output", executed, "--figures", figures]
-    finished = subprocess.run(
-        [*SCRIPT, *options, path_of(name)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "MODELS_DIR": str(tmp_path / "models")},
-    )
-    assert finished.returncode == 0, finished.stderr
+    options += ["--output", executed, "--figures", figures, path]
+    printed = python("scripts/run_notebooks.py", *options, MODELS_DIR=str(tmp_path / "models"))
     drawn = sorted(path.name for path in figures.glob("*.png"))
-    assert drawn == [f"{figure}.png" for figure in figures_of(name)]
-    for number in FIGURES.get(name, []):
-        assert f"8-{number} " in finished.stdout
-    notebook = nbformat.read(executed / f"{name}.ipynb", as_version=4)
-    assert all(cell.execution_count for cell in notebook.cells if is_code(cell))
+    assert drawn == [f"{figure}.png" for figure in figures_of(path)]
+    for number in re.findall(r"fig_8_0?(\d+)", " ".join(drawn)):
+        assert f"8-{number} " in printed
+    assert all(cell.execution_count for cell in read(executed / path.name).cells if is_code(cell))
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_notebook_is_committed_executed_small_and_without_errors_or_private_paths(name):
-    notebook = read(name)
+@each_notebook
+def test_a_notebook_is_committed_executed_small_and_without_errors_or_private_paths(path):
+    notebook = read(path)
     text = nbformat.writes(notebook)
-    assert len(text) < 2_000_000
+    assert len(text) < 2_000_000 and len(notebook.cells) <= 50
     assert str(ROOT) not in text
+    assert all(figure in text for figure in figures_of(path))
     for cell in filter(is_code, notebook.cells):
+        assert len(cell.source.splitlines()) <= 25, cell.source
         assert cell.execution_count, f"never run: {cell.source}"
         assert not [o for o in cell.outputs if o.output_type == "error"]
-    outputs = nbformat.writes(notebook)
-    for figure in figures_of(name):
-        assert figure in outputs
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_the_sources_in_a_committed_notebook_are_those_of_the_library(name):
+@each_notebook
+def test_the_sources_in_a_committed_notebook_are_those_of_the_library(path):
     """`utils.show_source` puts a file's name and a piece of the file into the output."""
     shown = [
         output.data["text/markdown"]
-        for cell in filter(is_code, read(name).cells)
+        for cell in filter(is_code, read(path).cells)
         for output in cell.outputs
         if "```python" in output.get("data", {}).get("text/markdown", "")
     ]
@@ -108,17 +86,7 @@ def test_the_sources_in_a_committed_notebook_are_those_of_the_library(name):
         file, source = parts.groups()
         lines = [line.strip() for line in (ROOT / file).read_text().splitlines()]
         piece = "\n".join(line.strip() for line in source.splitlines())
-        assert f"\n{piece}\n" in "\n".join(["", *lines, ""]), (
-            f"execute {name} again: {file} has changed"
-        )
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_a_notebook_keeps_to_the_house_style(name):
-    notebook = read(name)
-    assert len(notebook.cells) <= 50
-    for cell in filter(is_code, notebook.cells):
-        assert len(cell.source.splitlines()) <= 25, cell.source
+        assert f"\n{piece}\n" in "\n".join(["", *lines, ""]), f"execute {path} again: see {file}"
 
 
 def is_code(cell):
@@ -134,16 +102,14 @@ def write_notebook(path, *sources):
     return path
 
 
-def refused(monkeypatch, capsys, *arguments):
-    """Run the script in this process; return the one line of its error."""
+@pytest.fixture
+def refused(refusal, monkeypatch, tmp_path):
+    """A function that runs the script in this process and returns its error, one line."""
     for name in ("PRESET", "DATA_DIR", "MODEL", "FIGURES_DIR", "PYTHONPATH"):
         monkeypatch.setenv(name, "")
-    monkeypatch.setattr(sys, "argv", ["run_notebooks.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        run_notebooks.command.run(run_notebooks.main)
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
-    return error
+    folders = ["--output", tmp_path / "out", "--figures", tmp_path / "figures"]
+    main = functools.partial(run_notebooks.command.run, run_notebooks.main)
+    return functools.partial(refusal, main, *folders)
 
 
 @pytest.mark.parametrize(
@@ -154,20 +120,19 @@ def refused(monkeypatch, capsys, *arguments):
         (["--data-dir", "nowhere"], "nowhere"),
         (["--model", "nowhere"], "nowhere"),
         (["no.ipynb"], "no.ipynb"),
+        (["--output", ROOT / "notebooks"], "what is read"),
     ],
 )
-def test_bad_arguments_are_named_in_one_line(monkeypatch, capsys, arguments, word):
-    assert word in refused(monkeypatch, capsys, *arguments)
+def test_bad_arguments_are_named_in_one_line(refused, arguments, word):
+    assert word in refused(*arguments)
 
 
 @pytest.mark.parametrize(
     "content", [b"no JSON", b"[1]", b"{}", b'{"nbformat": 4, "cells": 3}', b"\xff\xfe\x00"]
 )
-def test_a_file_that_is_no_notebook_is_named_in_one_line(monkeypatch, capsys, tmp_path, content):
+def test_a_file_that_is_no_notebook_is_named_in_one_line(refused, tmp_path, content):
     (tmp_path / "broken.ipynb").write_bytes(content)
-    folders = ["--output", tmp_path / "out", "--figures", tmp_path / "figures"]
-    error = refused(monkeypatch, capsys, *folders, tmp_path / "broken.ipynb")
-    assert "broken.ipynb is not a notebook" in error
+    assert "broken.ipynb is not a notebook" in refused(tmp_path / "broken.ipynb")
 
 
 def test_figures_are_listed_in_the_order_of_their_numbers(capsys):
@@ -215,9 +180,8 @@ def test_an_interrupted_cell_may_save_its_work_and_its_kernel_ends(tmp_path, num
 def test_notebooks_find_utils_where_the_project_is_not_installed(tmp_path):
     path = write_notebook(tmp_path / "import.ipynb", "import sys\nprint(sys.path)")
     folders = ["--output", tmp_path / "out", "--figures", tmp_path / "figures"]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    subprocess.run([*SCRIPT, *folders, path], check=True, env=environment)
-    cell = nbformat.read(tmp_path / "out/import.ipynb", as_version=4).cells[0]
+    python("scripts/run_notebooks.py", *folders, path, PYTHONPATH=str(tmp_path))
+    cell = read(tmp_path / "out/import.ipynb").cells[0]
     search = cell.outputs[0].text
     assert search.index(repr(str(ROOT))) < search.index(repr(str(tmp_path))) < search.index("site-")
 

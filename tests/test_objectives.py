@@ -30,66 +30,44 @@ ANGLES = np.linspace(0.05, 1.52, 40).reshape(-1, 1, 1, 1)  # SNR from 400 to 0.0
 NOISE_RATES, SIGNAL_RATES = RATES = np.float32([np.sin(ANGLES), np.cos(ANGLES)])
 
 
-def mixture(seed=0):
+def mixture():
     """Images, noises and noisy images, one for each of ANGLES."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     images, noises = random.normal(size=(2, len(ANGLES), 4, 4, 3)).astype("float32")
     return images, noises, SIGNAL_RATES * images + NOISE_RATES * noises
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_true_target_gives_the_true_noise_and_image(name):
+def test_the_true_target_gives_noise_and_image_and_any_prediction_mixes_to_the_noisy_image(name):
     objective, (images, noises, noisy_images) = make_objective(name), mixture()
     targets = objective.target(images, noises, *RATES)
     found = objective.predictions(targets, noisy_images, *RATES)
     for prediction, truth in zip(found, (noises, images), strict=True):
         np.testing.assert_allclose(prediction, truth, atol=2e-4)
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_predictions_always_mix_to_the_noisy_image(name):
-    objective, (_, outputs, noisy_images) = make_objective(name), mixture(1)  # any outputs
-    found = objective.predictions(outputs, noisy_images, *RATES)
-    again = SIGNAL_RATES * np.asarray(found[1]) + NOISE_RATES * np.asarray(found[0])
+    pred_noises, pred_images = map(np.asarray, objective.predictions(noises, noisy_images, *RATES))
+    again = SIGNAL_RATES * pred_images + NOISE_RATES * pred_noises
     np.testing.assert_allclose(again, noisy_images, atol=1e-4)
 
 
 def test_the_velocity_is_the_derivative_of_the_noisy_image_by_the_angle():
     images, noises, _ = (part.astype("float64") for part in mixture())
-    small = 1e-6
-    ahead, behind = (
-        np.cos(angles) * images + np.sin(angles) * noises
-        for angles in (ANGLES + small, ANGLES - small)
-    )
+    nearby = ANGLES + 1e-6, ANGLES - 1e-6
+    ahead, behind = (np.cos(angles) * images + np.sin(angles) * noises for angles in nearby)
     velocity = VelocityObjective().target(images, noises, np.sin(ANGLES), np.cos(ANGLES))
-    np.testing.assert_allclose(velocity, (ahead - behind) / (2 * small), atol=1e-6)
+    np.testing.assert_allclose(velocity, (ahead - behind) / 2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("weighting", [P2Weighting(), P2Weighting(0.5, 0.7), MinSNRWeighting(3.0)])
-def test_a_weighted_loss_is_the_same_whatever_is_predicted(weighting):
-    """One mistake, written as a wrong image, noise and velocity."""
-    images, noises, noisy_images = mixture()
-    wrong_images = images + np.random.default_rng(2).normal(size=images.shape).astype("float32")
-    wrong_noises = (noisy_images - SIGNAL_RATES * wrong_images) / NOISE_RATES
-    losses = {}
-    for name, kind in OBJECTIVES.items():
-        objective = kind(weighting)
-        truth = objective.target(images, noises, *RATES)
-        wrong = objective.target(wrong_images, wrong_noises, *RATES)
-        losses[name] = np.asarray(objective.weights(*RATES)) * np.asarray(wrong - truth) ** 2
-    for name in ("image", "velocity"):
-        np.testing.assert_allclose(losses[name], losses["noise"], rtol=2e-3, atol=1e-5)
-
-
-def test_the_papers_own_weights():
+def test_the_papers_own_weights_mean_the_same_whatever_is_predicted():
     snr = (SIGNAL_RATES / NOISE_RATES) ** 2
     expected = {
         # Hang et al. 2023: min(SNR, 5) on the image; table 1's other targets, section 3.4
         ("image", "min_snr"): np.minimum(snr, 5),
         ("noise", "min_snr"): np.minimum(snr, 5) / snr,
         ("velocity", "min_snr"): np.minimum(snr, 5) / (snr + 1),
-        # Choi et al. 2022: 1 / (k + SNR)^gamma on the noise, k = gamma = 1
+        # Choi et al. 2022: 1 / (k + SNR)^gamma on the noise, k = gamma = 1; the same of the others
         ("noise", "p2"): 1 / (1 + snr),
+        ("image", "p2"): snr / (1 + snr),
+        ("velocity", "p2"): snr / (1 + snr) ** 2,
     }
     for (name, weighting), weights in expected.items():
         found = make_objective(name, weighting).weights(*RATES)
@@ -134,31 +112,23 @@ def test_the_loss_of_a_step_is_the_weighted_mean_of_its_errors(painted, name, we
 
 @pytest.mark.slow
 def test_a_run_resumes_to_the_bit_and_generates_the_same_after_a_reload(painted, tmp_path):
-    config = get_preset(
-        "tiny",
-        objective="velocity",
-        loss="mean_squared_error",
-        loss_weighting="min_snr",
-        self_conditioning=True,
-        learning_rate=3e-3,
-    )
-    options = {"sample_every": 0, "verbose": 0}
+    chosen = {"objective": "velocity", "loss_weighting": "min_snr", "self_conditioning": True}
+    config = get_preset("tiny", loss="mean_squared_error", learning_rate=3e-3, **chosen)
+    options = {"resume": True, "sample_every": 0, "verbose": 0}
     straight = train(config, painted, tmp_path / "a", **options)
     for max_steps in (8, None):  # within the second epoch
-        resumed = train(
-            config, painted, tmp_path / "b", max_steps=max_steps, resume=True, **options
-        )
+        resumed = train(config, painted, tmp_path / "b", max_steps=max_steps, **options)
     assert resumed.losses[0] == straight.losses[0]
     again = load_model(resumed.folder)
     assert type(again.objective) is VelocityObjective and again.self_conditioned
     assert again.objective.get_config() == straight.model.objective.get_config()
-    for a, b in zip(straight.model.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(again.get_weights(), straight.model.get_weights())
     images = again.generate(2, 4, seed=1)
     assert np.isfinite(images).all()
     np.testing.assert_array_equal(images, straight.model.generate(2, 4, seed=1))
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_another_objective(trained, painted, tmp_path):
     """The run's record is from before there were objectives."""
     record = json.loads((trained.folder / "run.json").read_text())
@@ -192,11 +162,10 @@ class TwiceTheNoise(Objective):
         return 4 * ops.ones_like(snr)
 
 
+@pytest.mark.slow
 def test_a_readers_own_objective_is_passed_in_and_saved(painted, tmp_path):
-    objective = TwiceTheNoise(MinSNRWeighting(2.0))
-    model = DiffusionModel(
-        build_unet(16, (8, 8), 1, 8), OffsetCosineSchedule(), objective=objective
-    )
+    objective, network = TwiceTheNoise(MinSNRWeighting(2.0)), build_unet(16, (8, 8), 1, 8)
+    model = DiffusionModel(network, OffsetCosineSchedule(), objective=objective)
     model.compile("adamw", loss="mean_squared_error")
     model.adapt(painted.images)
     model.train_on_batch(painted.images[:8])
@@ -207,27 +176,3 @@ def test_a_readers_own_objective_is_passed_in_and_saved(painted, tmp_path):
     noise, rates = initial_noise(2, 16, seed=0), ops.full((2, 1, 1, 1), 0.5**0.5)
     expected = np.asarray(again.ema_network([noise, rates**2])) / 2
     np.testing.assert_allclose(again.denoise(noise, rates, rates)[0], expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: make_objective("eps"), "'eps'.*noise, image, velocity"),
-        (lambda: make_objective("noise", "snr"), "'snr'.*none, p2, min_snr"),
-        (lambda: build(get_preset("tiny", loss="l1"), 1), "'l1'.*mean_squared_error"),
-        (lambda: build(get_preset("tiny", objective="v"), 1), "'v'"),
-        (lambda: P2Weighting(offset=0), "offset=0"),
-        (lambda: MinSNRWeighting(-1), "got -1"),
-        (lambda: NoiseObjective(lambda snr: 1 / snr), "weighting must derive"),
-        (
-            lambda: DiffusionModel(
-                build_unet(16, (8, 8), 1, 8), OffsetCosineSchedule(), objective="velocity"
-            ),
-            "objectives.Objective, got 'velocity'",
-        ),
-    ],
-)
-def test_unknown_names_and_bad_values_are_named_in_one_line(make, words):
-    with pytest.raises(ValueError, match=words) as error:
-        make()
-    assert "\n" not in str(error.value)

@@ -1,8 +1,5 @@
 """Schedules: the contract that all share, and each against its own formula."""
 
-import re
-import warnings
-
 import keras
 import numpy as np
 import pytest
@@ -14,7 +11,6 @@ from diffusion.schedules import (
     CosineSchedule,
     LinearSchedule,
     OffsetCosineSchedule,
-    warn_about_the_end,
 )
 
 
@@ -102,35 +98,3 @@ def test_offset_cosine_schedule_keeps_to_its_signal_rates(reference):
 def test_a_saved_schedule_comes_back_equal(schedule):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     assert type(again) is type(schedule) and again.get_config() == schedule.get_config()
-
-
-@pytest.mark.parametrize(
-    ("kind", "arguments", "value"),
-    [
-        (LinearSchedule, {"min_rate": 0.3, "max_rate": 0.02}, "0.3"),
-        (LinearSchedule, {"steps": 0}, "0"),
-        (LinearSchedule, {"steps": 20}, "more than 20 steps, got steps=20"),
-        (OffsetCosineSchedule, {"max_signal_rate": 1.2}, "1.2"),
-    ],
-)
-def test_numbers_out_of_range_are_named(kind, arguments, value):
-    with pytest.raises(ValueError, match=value):
-        kind(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "divides_by_signal", "words"),
-    [
-        (CosineSchedule(), True, "divided.*threshold.*velocity.*OffsetCosine"),
-        (Chain([0.1, 0.3]).as_schedule(), False, r"0\.79 at time 1"),
-        (CosineSchedule(), False, None),
-        (LinearSchedule(), True, None),
-        (OffsetCosineSchedule(), True, None),
-    ],
-)
-def test_a_schedule_that_ends_where_sampling_goes_wrong_warns(schedule, divides_by_signal, words):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warn_about_the_end(schedule, divides_by_signal)
-    assert len(caught) == (words is not None)
-    assert not words or re.search(words, str(caught[0].message))

@@ -6,16 +6,7 @@ import pytest
 from conftest import ON_TENSORFLOW
 
 from diffusion.support.normalization import FusedBatchNormalization
-from diffusion.unet import DownBlock, ResidualBlock, SinusoidalEmbedding, UpBlock, build_unet
-
-
-def test_the_embedding_is_the_chapters_formula():
-    x = np.random.default_rng(0).uniform(size=(5, 1, 1, 1)).astype("float32")
-    frequencies = np.exp(np.arange(16) * np.log(1000) / 15)  # f = ln(1000) / (L - 1)
-    angles = 2 * np.pi * frequencies * x.astype("float64")
-    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
-    np.testing.assert_allclose(SinusoidalEmbedding()(x), expected, atol=2e-3)
-    np.testing.assert_allclose(SinusoidalEmbedding()(x)[..., :8], expected[..., :8], atol=1e-4)
+from diffusion.unet import DownBlock, ResidualBlock, UpBlock, build_unet
 
 
 def test_the_embedding_stays_float32_in_a_bfloat16_network():
@@ -35,14 +26,6 @@ def test_blocks_have_the_documented_shapes():
     assert UpBlock(10, 3)([down, skips]).shape == (None, 16, 16, 10) and not skips
 
 
-def test_a_residual_block_with_zero_convolutions_is_the_identity():
-    inputs = keras.Input((8, 8, 4))
-    block = keras.Model(inputs, ResidualBlock(4)(inputs))
-    block.layers[-2].kernel.assign(np.zeros(block.layers[-2].kernel.shape))
-    x = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
-    np.testing.assert_allclose(block(x), x, atol=1e-6)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_an_untrained_network_predicts_zero_and_keeps_input_output_and_weights_in_float32(dtype):
     network = build_unet(16, (8, 12, 16), 2, 8, dtype=dtype)
@@ -52,15 +35,8 @@ def test_an_untrained_network_predicts_zero_and_keeps_input_output_and_weights_i
     assert keras.backend.standardize_dtype(pred_noises.dtype) == "float32"
     np.testing.assert_array_equal(pred_noises, np.zeros_like(noisy))
     assert all(w.dtype == "float32" for w in network.weights)
-
-
-def test_the_noise_variance_reaches_the_prediction():
-    keras.utils.set_random_seed(0)
-    network = build_unet(16, (8, 12), 1, 8)
-    network.layers[-1].kernel.assign(np.ones(network.layers[-1].kernel.shape))
-    noisy = np.zeros((2, 16, 16, 3), "float32")
-    low, high = network([noisy, np.float32([0.1, 0.9]).reshape(2, 1, 1, 1)])
-    assert np.abs(np.asarray(low) - np.asarray(high)).max() > 1e-3
+    computed = {layer.compute_dtype for layer in network.layers}
+    assert computed == {"float32", dtype.removeprefix("mixed_")}
 
 
 def test_a_network_reloads_with_safe_mode_on(tmp_path):
@@ -71,15 +47,6 @@ def test_a_network_reloads_with_safe_mode_on(tmp_path):
     inputs = [np.ones((1, 16, 16, 3), "float32"), np.full((1, 1, 1, 1), 0.3, "float32")]
     np.testing.assert_array_equal(network(inputs), again(inputs))
     assert not any(isinstance(layer, keras.layers.Lambda) for layer in network.layers)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "value"),
-    [({"image_size": 30}, "30"), ({"widths": (8,)}, "widths"), ({"embedding_dims": 7}, "7")],
-)
-def test_values_out_of_range_are_named(arguments, value):
-    with pytest.raises(ValueError, match=value):
-        build_unet(**arguments)
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="on other backends the layer is Keras's own")

@@ -4,13 +4,12 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from processes import ROOT, python
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,22 +51,14 @@ def wheel(tmp_path_factory):
     for name in MODELS:
         shutil.copy(ROOT / "models" / name, folder / "tree" / "models")
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder]
-    pip("wheel", *options, folder / "tree")
+    python("-m", "pip", "wheel", *options, folder / "tree")
     return next(folder.glob("*.whl"))
-
-
-def pip(*arguments):
-    line = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_it_holds_the_library_its_data_and_its_models_alone(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {Path(name).parts[0] for name in names} == {
-        "diffusion",
-        f"{wheel.name.split('-py3')[0]}.dist-info",
-    }
+    information = f"{wheel.name.split('-py3')[0]}.dist-info"
+    assert {Path(name).parts[0] for name in names} == {"diffusion", information}
     files = [path for kind in ("py", "json") for path in (ROOT / "diffusion").rglob(f"*.{kind}")]
     expected = {path.relative_to(ROOT).as_posix() for path in files}
     expected |= {f"diffusion/pretrained/{name}" for name in MODELS}
@@ -77,8 +68,8 @@ def test_it_holds_the_library_its_data_and_its_models_alone(wheel):
 def test_installed_elsewhere_it_generates_a_flower(wheel, tmp_path):
     site, environment, work = (tmp_path / name for name in ("site", "environment", "work"))
     work.mkdir()
-    pip("install", "--no-deps", "--no-index", "--target", site, wheel)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python("-m", "pip", "install", "--no-deps", "--no-index", "--target", site, wheel)
+    python("-m", "venv", "--without-pip", environment)
     # On PYTHONPATH the packages are found but no .pth file is read, so neither is the checkout.
     path = os.pathsep.join([str(site), sysconfig.get_path("purelib")])
     variables = {k: v for k, v in os.environ.items() if k not in ("DATA_DIR", "MODELS_DIR")}

@@ -40,12 +40,13 @@ def cached(
     is kept on disk. Raises OSError if the folder cannot be written (before `fill` is
     called if the disk lacks the space), and whatever `fill` raises.
     """
-    key = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
-    entry = entry.with_name(f"{entry.name}-{key[:20]}")
+    entry = entry.with_name(f"{entry.name}-{hash_of(depends_on)[:20]}")
     _remove_abandoned(entry.parent)
     if (finished := _open(entry, shape)) is not None:
         return finished
-    building = _scratch(entry.parent)
+    # A folder name that nobody else uses, and that tells which process made it.
+    maker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{platform.node()}"
+    building = entry.parent / (_BUILDING + maker)
     try:
         with _explained(entry.parent):
             building.mkdir(parents=True)
@@ -64,6 +65,11 @@ def cached(
         shutil.rmtree(building, ignore_errors=True)
 
 
+def hash_of(content) -> str:
+    """Return the SHA-256 of what JSON can write, in hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _open(entry, shape):
     """Return an entry's pixels and notes, or None if it is missing, damaged or edited."""
     try:
@@ -80,15 +86,12 @@ def _open(entry, shape):
 
 def _seal(notes, entry):
     """Return a hash that changes with any edit of the notes, and with the entry's name."""
-    text = json.dumps([entry.name, notes], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return hash_of([entry.name, notes])[:20]
 
 
 def _publish(building, entry, shape):
-    if entry.exists() and _open(entry, shape) is None:
-        damaged = _scratch(entry.parent)
-        os.rename(entry, damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
+    if entry.exists() and _open(entry, shape) is None:  # damaged
+        shutil.rmtree(entry, ignore_errors=True)
     # If another process was faster, its entry holds the same pixels.
     with contextlib.suppress(OSError):
         os.rename(building, entry)
@@ -96,12 +99,6 @@ def _publish(building, entry, shape):
     if finished is None:
         raise OSError(f"the entry {entry.name} cannot be put there")
     return finished
-
-
-def _scratch(cache_dir):
-    """Return a folder name that nobody else uses and that tells which process made it."""
-    maker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}-{platform.node()}"
-    return cache_dir / (_BUILDING + maker)
 
 
 def _allocate(path, shape):

@@ -6,20 +6,20 @@ decoded once, into a cache entry keyed by all that its pixels depend on, and map
 
 import ast
 import hashlib
-import json
 import os
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from diffusion.data.cache import cached
-from diffusion.data.folders import ADVICE, SPLITS, SUFFIXES, find_pictures, first_ten
+from diffusion.data.cache import cached, hash_of
+from diffusion.data.folders import ADVICE, SUFFIXES, find_pictures, first_ten
+from diffusion.data.splits import select
 from diffusion.support.paths import data_home
 from diffusion.support.validation import whole_number
 
@@ -87,18 +87,18 @@ def load_flowers(
     data_dir = os.environ.get("DATA_DIR") or None if data_dir is None else data_dir
     if data_dir == "":
         raise ValueError("data_dir is '': name a folder of flowers, or 'painted'")
-    cache_dir = _absolute(data_home() / "cache" if cache_dir is None else cache_dir)
+    cache = _absolute(data_home() / "cache" if cache_dir is None else cache_dir)
     folder = _absolute(data_home() if data_dir is None else data_dir)
     found = None
     if data_dir != "painted":
-        found = find_pictures(folder, skip=(cache_dir, data_home() / "cache"))
+        found = find_pictures(folder, skip=(cache, data_home() / "cache"))
     if found and found.pictures:
-        flowers = _load_found(found, folder, image_size, fit, cache_dir, progress)
+        flowers = _load_found(found, folder, image_size, fit, cache, progress)
     elif data_dir in (None, "painted"):
-        flowers = _load_painted(painted, image_size, seed, cache_dir, progress)
+        flowers = _load_painted(painted, image_size, seed, cache, progress)
     else:
         raise FileNotFoundError(f"no images under {data_dir}: {ADVICE}")
-    return flowers if splits is None else _select(flowers, splits, cache_dir)
+    return flowers if splits is None else select(flowers, splits, cache)
 
 
 def read_image(path: Path | str, image_size: int, fit: str = "crop") -> np.ndarray:
@@ -133,10 +133,6 @@ def _absolute(path):
     return Path(os.path.abspath(os.path.expanduser(path)))
 
 
-def _hash(content):
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
 def _load_found(found, folder, image_size, fit, cache_dir, progress):
     root, pictures, names = found
     inside = root if root.is_relative_to(folder) else folder
@@ -158,16 +154,17 @@ def _load_found(found, folder, image_size, fit, cache_dir, progress):
     label_of = {class_id: label for label, class_id in enumerate(class_ids)}
     labels = np.array([label_of[picture.class_id] for picture in pictures], dtype=np.int64)
     splits = np.array([picture.split for picture in pictures], dtype="U5")
+    data = [notes["content"], image_size, fit, labels.tolist(), splits.tolist()]
     # The data set's own name, not its path: the same wherever the reader has put it.
-    frame = f"{image_size}x{image_size}, {FITS[fit]}"
+    description = f"{len(images):,} flowers from {name}, {image_size}x{image_size}, {FITS[fit]}"
     return Flowers(
         images=images,
         labels=labels,
         class_names=tuple(names[class_id] for class_id in class_ids),
         splits=splits,
         name=name,
-        description=f"{len(images):,} flowers from {name}, {frame}",
-        fingerprint=_hash([notes["content"], image_size, fit, labels.tolist(), splits.tolist()]),
+        description=description,
+        fingerprint=hash_of(data)[:16],
     )
 
 
@@ -225,7 +222,7 @@ def _load_painted(count, image_size, seed, cache_dir, progress):
         )
         return {"count": count, "labels": np.asarray(labels).tolist()}
 
-    painter = _hash([_code(species), _code(painting)])
+    painter = hash_of([_code(species), _code(painting)])[:16]
     follows_from = [count, image_size, seed, painter]
     images, notes = cached(
         cache_dir / f"painted-{image_size}",
@@ -240,7 +237,7 @@ def _load_painted(count, image_size, seed, cache_dir, progress):
         splits=np.full(count, "", dtype="U5"),
         name="painted",
         description=f"{count:,} painted flowers, {image_size}x{image_size}, seed {seed}",
-        fingerprint=_hash(follows_from),
+        fingerprint=hash_of(follows_from)[:16],
     )
 
 
@@ -251,42 +248,3 @@ def _code(module):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
             node.body = node.body[ast.get_docstring(node) is not None :]
     return ast.unparse(tree)
-
-
-def _select(flowers, splits, cache_dir):
-    splits = (splits,) if isinstance(splits, str) else tuple(splits)
-    present = [split for split in SPLITS if split in flowers.splits]
-    for split in splits:
-        if split not in present:
-            choices = ", ".join(present) or f"none ({flowers.name} has no splits)"
-            raise ValueError(f"unknown split {split!r}: choices are {choices}")
-    if not splits:
-        raise ValueError(f"splits is empty: choices are {', '.join(present) or 'none'}")
-    rows = np.flatnonzero(np.isin(flowers.splits, splits))
-    if len(rows) == rows[-1] - rows[0] + 1:
-        images = flowers.images[rows[0] : rows[-1] + 1]
-    else:
-        images = _gather(flowers.images, rows, splits, cache_dir)
-    total, rest = flowers.description.split(" ", 1)
-    return replace(
-        flowers,
-        images=images,
-        labels=flowers.labels[rows],
-        splits=flowers.splits[rows],
-        description=f"{len(images):,} of {total} {rest}, splits {', '.join(splits)}",
-        fingerprint=_hash([flowers.fingerprint, sorted(set(splits))]),
-    )
-
-
-def _gather(images, rows, splits, cache_dir):
-    """Copy scattered rows to a mapped file: together they may not fit in memory."""
-
-    def fill(pixels):
-        for target, row in enumerate(rows):
-            pixels[target] = images[row]
-        return {"count": len(rows)}
-
-    source = Path(images.filename).parent.name  # it ends with the key of all these pixels
-    entry = cache_dir / "-".join([source, *splits])
-    key = [source, hashlib.sha256(rows.tobytes()).hexdigest()]
-    return cached(entry, key, (len(rows), *images.shape[1:]), fill)[0]

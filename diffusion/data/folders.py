@@ -48,8 +48,7 @@ def find_pictures(folder: Path, skip=()) -> PictureSet:
     With no picture at all, the result is `folder` with an empty list. skip: see `find_sets`.
     Raises ValueError if Oxford's .mat files or the list of class names cannot be read.
     """
-    remarks = []
-    sets = find_sets(folder, skip, remarks)
+    sets, remarks = find_sets(folder, skip)
     _, root, pictures = sets[0] if sets else (True, folder, [])
     others = [
         f"the other {len(rest):,} under {folder}" if plain else str(other)
@@ -66,39 +65,34 @@ def find_pictures(folder: Path, skip=()) -> PictureSet:
     return PictureSet(root, sorted(pictures, key=_order), _name_classes(root, pictures))
 
 
-def find_sets(folder: Path, skip=(), remarks=None) -> list[tuple[bool, Path, list[Picture]]]:
+def find_sets(folder: Path, skip=()) -> tuple[list[tuple[bool, Path, list[Picture]]], list[str]]:
     """Find the data sets at and below `folder`, best first, as (plain, root, pictures).
 
     A set is `plain` if its layout is not a known one: then only folder names label it.
-
-    Args:
-        folder: where to look.
-        skip: folders not to look into, unless one of them is `folder` itself.
-        remarks: a list to which lines for the reader are added: which folders could not be read,
-            and which folders called train, valid or test are no splits.
+    skip: folders not to look into, unless one of them is `folder` itself.
+    Returns the sets and remarks for the reader: which folders could not be read, and which folders
+    called train, valid or test are no splits.
     """
-    blocked, places = [], {}
+    blocked, sets, remarks = [], {}, []
     skip = {os.path.realpath(path) for path in skip} - {os.path.realpath(folder)}
     files = dict(_walk(folder, skip, blocked))
-    for parent in files:
-        places[parent] = _place(parent, folder)
+    places = {parent: _place(parent, folder) for parent in files}
     refused = _refused_splits(places)
-    sets = {}
     for parent, found in files.items():
         plain, root, class_id, split = places[parent]
         if split and root in refused:
-            plain, root, class_id, split = _plain(parent, folder)
+            plain, root, class_id, split = True, folder, parent.name, ""
         pictures = sets.setdefault((plain, _natural(str(root)), root), [])
         pictures.extend(Picture(path, size, time, class_id, split) for path, size, time in found)
-    if remarks is not None and blocked:
+    if blocked:
         remarks.append(f"skipped {len(blocked)} unreadable folders: {first_ten(blocked)}")
-    if remarks is not None and refused:
+    if refused:
         names = [root / split for root in refused for split in sorted(refused[root])]
         remarks.append(
             f"not taken for splits, as other pictures lie beside them: {first_ten(names)}"
         )
     order = sorted(sets, key=lambda place: place[:2])
-    return [(plain, root, sets[plain, key, root]) for plain, key, root in order]
+    return [(plain, root, sets[plain, key, root]) for plain, key, root in order], remarks
 
 
 def check_records(root: Path) -> None:
@@ -159,10 +153,6 @@ def _place(parent, folder):
         return False, parent.parent, None, parent.name
     if parent != folder and parent.parent.name in SPLITS:
         return False, parent.parent.parent, parent.name, parent.parent.name
-    return _plain(parent, folder)
-
-
-def _plain(parent, folder):
     return True, folder, parent.name, ""
 
 

@@ -39,11 +39,14 @@ def seen_in_training(record: dict, flowers: Flowers, split: str = "valid") -> st
     """
     data = record["data"]
     about, _, splits = data.partition(", splits ")
-    same = flowers.name in re.split("[ ,]+", about)
-    if flowers.name == "painted":  # another seed paints other flowers
-        same = about == flowers.description
-    if not same:
-        return f"the model was trained on other pictures: {data}"
+    if " painted flowers" in about or flowers.name == "painted":
+        if about != flowers.description:  # another seed paints other flowers
+            return f"the model was trained on other pictures: {data}"
+    elif flowers.name not in re.split("[ ,]+", about):  # the same data may have another name
+        return (
+            f"whether the model was trained on these pictures is not known: it was trained on "
+            f"{data}, and these are {flowers.name}"
+        )
     if splits and split not in splits.split(", "):
         return f"the model was not trained on these pictures: {data}"
     return (

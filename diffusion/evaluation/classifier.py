@@ -12,8 +12,7 @@ import numpy as np
 from keras import layers, ops
 from PIL import Image
 
-from diffusion.support.files import write_json, written_whole
-from diffusion.support.keras_files import shrink
+from diffusion.support.keras_files import save_small
 from diffusion.support.pixels import scale_pixels
 from diffusion.support.precision import choose_precision, in_float32
 from diffusion.support.validation import whole_number
@@ -86,11 +85,9 @@ def train_classifier(
     keras.utils.set_random_seed(seed)
     model = build_classifier(classes, dtype=choose_precision(precision), **build_options)
     steps = len(images) // batch_size
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps)
     model.compile(
-        keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(learning_rate, epochs * steps),
-            weight_decay=0.01,
-        ),
+        keras.optimizers.AdamW(rate, weight_decay=0.01),
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
         metrics=["accuracy"],
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
@@ -155,12 +152,7 @@ def save_classifier(classifier: keras.Model, path: Path, record: dict) -> None:
 
     Raises ValueError unless `path` ends in .keras, OSError if it cannot be written.
     """
-    if path.suffix != ".keras":
-        raise ValueError(f"a classifier is saved as a .keras file, got {path}")
-    with written_whole(path) as temporary:
-        classifier.save(temporary)
-        shrink(temporary)
-    write_json(path.with_suffix(".json"), record)
+    save_small(classifier, path, record)
 
 
 def as_floats(images: np.ndarray) -> np.ndarray:

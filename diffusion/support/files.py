@@ -29,7 +29,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes no file opened to read
             os.fsync(file.fileno())  # so that not even a power cut leaves half of it
         os.replace(temporary, path)
     except OSError as error:

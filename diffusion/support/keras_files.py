@@ -135,6 +135,22 @@ def _unregistered(node):
     return f'the class {module}.{name} ("{registered}"): import {module} before loading'
 
 
+def save_small(model: Any, path: Path | str, record: dict) -> None:
+    """Write a Keras model to the `.keras` file `path`, shrunk, and its record beside it.
+
+    Raises ValueError unless `path` ends in .keras, OSError if it cannot be written.
+    """
+    from diffusion.support.files import write_json, written_whole  # here: they need NumPy
+
+    path = Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"a model is saved as a .keras file, got {path}")
+    with written_whole(path) as temporary:
+        model.save(temporary)
+        shrink(temporary)
+    write_json(path.with_suffix(".json"), record)
+
+
 def shrink(path: Path | str) -> None:
     """Rewrite a `.keras` file compressed, kernels in float16, and equal arrays stored once."""
     import h5py

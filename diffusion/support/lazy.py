@@ -1,5 +1,7 @@
 """Public names that a package loads on first use (PEP 562), so that importing it stays cheap."""
 
+from __future__ import annotations  # `make check` imports this module under old Pythons
+
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any

@@ -50,7 +50,10 @@ def accelerators() -> dict[str, bool]:
         gpus = map(
             tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU")
         )
-        return {gpu["device_name"]: gpu["compute_capability"] >= (8, 0) for gpu in gpus}
+        return {
+            gpu.get("device_name", "GPU"): gpu.get("compute_capability", (8, 0)) >= (8, 0)
+            for gpu in gpus  # AMD's have no compute capability
+        }
     if keras.backend.backend() == "jax":
         import jax
 

@@ -11,8 +11,7 @@ import keras
 import numpy as np
 
 from diffusion.model import DiffusionModel
-from diffusion.support.files import write_json, written_whole
-from diffusion.support.keras_files import model_file, record_file, shrink
+from diffusion.support.keras_files import model_file, record_file, save_small
 from diffusion.support.paths import shipped
 from diffusion.support.precision import choose_precision, in_float32
 from diffusion.training.building import load_model
@@ -27,15 +26,9 @@ def export_run(run: Run, path: Path | str) -> None:
 
     Raises ValueError unless `path` ends in .keras, OSError if it cannot be written.
     """
-    path = Path(path)
-    if path.suffix != ".keras":
-        raise ValueError(f"a model is exported as a .keras file, got {path}")
     model = inference_copy(run.model)
     model.network.set_weights(model.ema_network.get_weights())
-    with written_whole(path) as temporary:
-        model.save(temporary)
-        shrink(temporary)
-    write_json(path.with_suffix(".json"), run.record)
+    save_small(model, path, run.record)
 
 
 def load_run(path: Path | str | None = None) -> Run:

@@ -171,11 +171,11 @@ def _callbacks(folder, record, config, stop, sample_every, tensorboard, others):
     """Return the callbacks of every part; process 0 alone writes files."""
     first = distribution.is_main_process()
     board = TensorBoardLogs(folder / "logs") if tensorboard and first else None
-    callbacks = [stop, *others]
+    callbacks = [stop]  # before the curve, which takes no loss that is not finite
     if first:
-        curve = LossCurve(folder / "losses.csv", board=board)
-        checkpoint = Checkpoint(folder / MODEL, folder / RECORD, record)
-        callbacks = [curve, checkpoint, *([board] if board else []), *callbacks]
+        callbacks.append(LossCurve(folder / "losses.csv", board=board))
+        callbacks.append(Checkpoint(folder / MODEL, folder / RECORD, record))
+    callbacks += [*([board] if board else []), *others]
     if sample_every:
         steps = config.sampling_steps
         callbacks.append(

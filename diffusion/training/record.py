@@ -16,8 +16,9 @@ FIELDS = {
     "steps": int,
     "seconds": float,
     "history": list,
+    **{"precision": str, "versions": str, "loss": str, "fingerprint": str},
 }
-NEWER_FIELDS = {"precision": str, "versions": str, "loss": str, "fingerprint": str}
+NEWER_FIELDS = ("precision", "versions", "loss", "fingerprint")
 EPOCH_FIELDS = {"epoch": int, "steps": int, "seconds": float, "loss": float}
 
 
@@ -126,9 +127,8 @@ def resume_record(folder: Path, old: dict, new: dict, steps: int) -> dict:
 
 
 def _check(record):
-    _check_fields("the record", record, FIELDS, NEWER_FIELDS)
-    names = [field.name for field in dataclasses.fields(Config)]
-    config = with_defaults(record["config"])
+    _check_fields("the record", record, FIELDS)
+    config, names = with_defaults(record["config"]), [f.name for f in dataclasses.fields(Config)]
     if missing := [name for name in names if name not in config]:
         raise ValueError(f"config has no {missing[0]}")
     Config(**{name: config[name] for name in names})  # raises for a type or a range
@@ -136,11 +136,11 @@ def _check(record):
         _check_fields("an entry of history", entry, EPOCH_FIELDS)
 
 
-def _check_fields(what, content, required, optional=None):
+def _check_fields(what, content, fields):
     if not is_a(content, dict):
         raise ValueError(f"{what} must be {KINDS[dict]}, got {content!r:.50}")
-    for name, kind in {**required, **(optional or {})}.items():
+    for name, kind in fields.items():
         if name in content and not is_a(content[name], kind):
             raise ValueError(f"{name} must be {KINDS[kind]}, got {content[name]!r:.50}")
-        if name in required and name not in content:
+        if name not in content and name not in NEWER_FIELDS:
             raise ValueError(f"{what} has no {name}")

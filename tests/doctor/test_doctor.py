@@ -271,15 +271,17 @@ def test_the_next_command_removes_the_first_obstacle(tmp_path, monkeypatch, miss
 
 
 def test_an_environment_already_made_is_used_and_a_broken_backend_unset(tmp_path, monkeypatch):
+    def following(name):
+        return next_step.what_next([Finding(name, "missing", "")], tmp_path)
+
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    assert "unset KERAS_BACKEND" in next_step.what_next([Finding("Keras", "missing", "")], tmp_path)
+    assert "unset KERAS_BACKEND" in following("Keras")
     monkeypatch.delenv("KERAS_BACKEND")
     monkeypatch.setattr(next_step, "find_spec", {"jax": "found"}.get)
-    assert "KERAS_BACKEND=jax" in next_step.what_next([Finding("Keras", "missing", "")], tmp_path)
+    assert "KERAS_BACKEND=jax" in following("Keras")
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").touch()
-    following = next_step.what_next([Finding("Python", "missing", "")], tmp_path)
-    assert following == ".venv/bin/python scripts/check_environment.py"
+    assert following("Python") == ".venv/bin/python scripts/check_environment.py"
 
 
 def test_under_jax_its_own_environment_is_made(monkeypatch, tmp_path):

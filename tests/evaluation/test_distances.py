@@ -43,39 +43,6 @@ def test_kernel_distance_agrees_with_loops_over_pairs(groups):
     np.testing.assert_allclose(estimate, kernel_mean_by_loops(real, generated), rtol=1e-12)
 
 
-def test_kernel_distance_within_one_distribution_has_mean_zero():
-    estimates, with_diagonals = [], []
-    for i in range(600):
-        real, generated = samples([i, 0], 12), samples([i, 1], 15)
-        estimates.append(kernel_distance(real, generated, groups=1)[0])
-        between = (real @ generated.T / 2 + 1) ** 3
-        within = sum(((x @ x.T / 2 + 1) ** 3).mean() for x in (real, generated))
-        with_diagonals.append(within - 2 * between.mean())
-    error = np.std(estimates) / np.sqrt(len(estimates))
-    assert abs(np.mean(estimates)) < 4 * error
-    assert min(estimates) < 0
-    assert np.mean(with_diagonals) > 20 * error  # the test can tell them apart
-
-
-def test_kernel_distance_of_two_gaussians_has_the_population_value_as_its_mean():
-    def moments(mean, deviation):
-        return mean, mean**2 + deviation**2, mean**3 + 3 * mean * deviation**2
-
-    def expected_kernel(a, b):  # E (x y + 1)^3 for independent x and y
-        return a[2] * b[2] + 3 * a[1] * b[1] + 3 * a[0] * b[0] + 1
-
-    p, q = moments(0.3, 1.0), moments(-0.2, 0.7)
-    population = expected_kernel(p, p) + expected_kernel(q, q) - 2 * expected_kernel(p, q)
-    estimates = [
-        kernel_distance(
-            samples([i, 0], 20, 1, 0.3, 1.0), samples([i, 1], 30, 1, -0.2, 0.7), groups=1
-        )[0]
-        for i in range(2000)
-    ]
-    error = np.std(estimates) / np.sqrt(len(estimates))
-    assert abs(np.mean(estimates) - population) < 4 * error < population / 2
-
-
 def test_the_standard_error_is_the_spread_of_the_estimate():
     found = np.array(
         [kernel_distance(samples([i, 0], 80), samples([i, 1], 60, 2, 0.7)) for i in range(300)]
@@ -100,14 +67,6 @@ def test_the_standard_error_of_too_few_images_is_nan():
 # --- FID ---
 
 
-def test_gaussian_distance_has_a_closed_form_for_diagonal_covariances():
-    rng = np.random.default_rng(0)
-    (mean, other), (deviations, others) = rng.normal(size=(2, 5)), rng.random((2, 5))
-    expected = ((mean - other) ** 2).sum() + ((deviations - others) ** 2).sum()
-    found = gaussian_distance(mean, np.diag(deviations**2), other, np.diag(others**2))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
 def test_gaussian_distance_agrees_with_a_general_matrix_root():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(2, 12, 6))
@@ -115,16 +74,6 @@ def test_gaussian_distance_agrees_with_a_general_matrix_root():
     expected = 4 + np.trace(covariance + other - 2 * sqrtm(covariance @ other).real)
     found = gaussian_distance(np.zeros(6), covariance, np.r_[2.0, np.zeros(5)], other)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
-
-
-def test_frechet_distance_approaches_that_of_the_sampled_gaussians():
-    mixing = np.array([[1.0, 0.5], [0.0, 0.8]])
-    real, generated = samples(0, 200_000), samples(1, 200_000, shift=0.3) @ mixing
-    shift, covariance = np.array([0.3, 0.3]) @ mixing, mixing.T @ mixing
-    # The root of a 2x2 matrix C has trace sqrt(tr C + 2 sqrt(det C)).
-    root = np.sqrt(np.trace(covariance) + 2 * np.sqrt(np.linalg.det(covariance)))
-    expected = shift @ shift + 2 + np.trace(covariance) - 2 * root
-    np.testing.assert_allclose(frechet_distance(real, generated), expected, rtol=0.03)
 
 
 def test_frechet_distance_works_with_fewer_images_than_features():
@@ -139,33 +88,7 @@ def test_frechet_distance_works_with_fewer_images_than_features():
     np.testing.assert_allclose(frechet_distance(real, generated), expected, rtol=1e-6)
 
 
-def test_the_bias_of_frechet_distance_halves_with_twice_the_images():
-    def mean_of(count):
-        pairs = ((samples([i, 0], count, 4), samples([i, 1], count, 4)) for i in range(150))
-        return np.mean([frechet_distance(*pair) for pair in pairs])
-
-    few, many = mean_of(50), mean_of(100)
-    assert many > 0.05 and 1.7 < few / many < 2.4
-
-
-@pytest.mark.parametrize("distance", [kernel_distance, frechet_distance])
-def test_sets_that_cannot_be_compared_are_refused(distance):
-    with pytest.raises(ValueError, match="got 1 and 5"):
-        distance(samples(0, 1), samples(1, 5))
-    with pytest.raises(ValueError, match=r"got \(5, 2\) and \(5, 3\)"):
-        distance(samples(0, 5), samples(1, 5, 3))
-
-
 # --- precision, recall, nearest neighbours ---
-
-
-def test_precision_and_recall_of_toy_sets():
-    grid = np.array([[x, y] for x in range(4) for y in range(4)], float)
-    both = np.concatenate([grid, grid + 100])  # two clusters, one of them generated
-    assert precision_and_recall(both, grid + 0.1) == (1.0, 0.5)
-    assert precision_and_recall(grid, both) == (0.5, 1.0)
-    assert precision_and_recall(grid, grid + 100) == (0.0, 0.0)
-    assert precision_and_recall(grid, grid) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("neighbours", [1, 3])
@@ -184,11 +107,6 @@ def test_precision_and_recall_agree_with_loops(neighbours):
     expected = share(real, generated), share(generated, real)
     assert precision_and_recall(real, generated, neighbours) == expected
     assert 0 < expected[0] < 1 and 0 < expected[1] < 1
-
-
-def test_precision_needs_more_images_than_neighbours():
-    with pytest.raises(ValueError, match=r"\(3 and 9\), got 3"):
-        precision_and_recall(samples(0, 3), samples(1, 9))
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])

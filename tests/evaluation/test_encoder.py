@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from diffusion.data.flowers import read_image
-from diffusion.evaluation import encoder as encoders
 from diffusion.evaluation.classifier import (
     accuracy,
     augment,
@@ -33,31 +32,30 @@ def trained_on_colours():
     )
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_what_tells_species_apart(trained_on_colours):
     assert accuracy(trained_on_colours, *red_and_blue(1)) > 0.9
 
 
+@pytest.mark.slow
 def test_a_saved_classifier_is_loaded_as_an_encoder_with_its_record(trained_on_colours, tmp_path):
     path = tmp_path / "colours.keras"
     save_classifier(trained_on_colours, path, {"data": "colours"})
     assert path.with_suffix(".json").is_file()
     loaded = load_encoder(path)
-    images, labels = red_and_blue(2)
+    images, _ = red_and_blue(2)
     found = encode(loaded, images, batch_size=20)
     assert found.shape == (64, 8) and found.dtype == np.float32
-    before = keras.Model(trained_on_colours.input, trained_on_colours.get_layer("features").output)(
-        images / np.float32(255)
-    )
+    features = trained_on_colours.get_layer("features").output
+    before = keras.Model(trained_on_colours.input, features)(images / np.float32(255))
     np.testing.assert_allclose(found, before, rtol=1e-2, atol=1e-2)  # stored in float16
     assert not loaded.trainable_variables
-    centres = [found[labels == label].mean(axis=0) for label in (0, 1)]
-    guessed = np.argmin([np.linalg.norm(found - centre, axis=1) for centre in centres], axis=0)
-    assert (guessed == labels).mean() > 0.9
     with pytest.raises(ValueError, match=r"\.keras file.*model\.h5"):
         save_classifier(trained_on_colours, tmp_path / "model.h5", {})
     assert not (tmp_path / "model.h5").exists()
 
 
+@pytest.mark.slow
 def test_calling_a_classifier_does_not_train_it(trained_on_colours):
     images, _ = red_and_blue(3)
     images = images.astype("float32") / 255
@@ -66,23 +64,14 @@ def test_calling_a_classifier_does_not_train_it(trained_on_colours):
         np.testing.assert_allclose(trained_on_colours(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_augmented_image_has_the_same_size_and_follows_from_the_seed():
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype("uint8")
-    copies = [augment(image, np.random.default_rng(seed)) for seed in (1, 1, *range(2, 30))]
-    np.testing.assert_array_equal(copies[0], copies[1])
-    for copy in copies:
-        assert copy.shape == image.shape and copy.dtype == np.float32
-        assert copy.min() >= 0 and copy.max() <= 1
-    assert np.std([copy.mean() for copy in copies]) > 0.01
-    assert (copies[1] != copies[2]).any()
-
-
-def test_half_of_the_augmented_images_are_flipped_and_each_is_another_crop():
+def test_half_of_the_augmented_images_are_flipped_and_each_is_another_crop_of_the_same_size():
     ramp = np.broadcast_to(np.linspace(0, 255, 32)[None, :, None], (32, 32, 3)).astype("uint8")
-    rng = np.random.default_rng(0)
-    rises = [
-        copy[:, -1].mean() - copy[:, 0].mean() for copy in (augment(ramp, rng) for _ in range(200))
-    ]
+    copies = [augment(ramp, np.random.default_rng(seed)) for seed in range(200)]
+    np.testing.assert_array_equal(copies[1], augment(ramp, np.random.default_rng(1)))
+    for copy in copies:
+        assert copy.shape == ramp.shape and copy.dtype == np.float32
+        assert copy.min() >= 0 and copy.max() <= 1
+    rises = [copy[:, -1].mean() - copy[:, 0].mean() for copy in copies]
     assert 70 < sum(rise < 0 for rise in rises) < 130
     assert min(map(abs, rises)) > 0.35 and np.std(np.abs(rises)) > 0.05
 
@@ -117,11 +106,6 @@ def test_what_is_no_encoder_is_refused(tmp_path):
         choose_encoder("vgg")
 
 
-def test_the_names_of_encoders_are_flowers_and_inceptions_sizes():
-    sizes = [f"inception-{size}" for size in encoders.INCEPTION_SIZES]
-    assert ["flowers", *sizes] == list(encoders.ENCODERS)
-
-
 def test_features_must_be_finite_rows():
     images = np.zeros((5, 8, 8, 3), "float32")
     with pytest.raises(ValueError, match=r"got \(5, 8, 8, 3\) for 5"):
@@ -148,16 +132,14 @@ def test_inception_receives_what_it_was_trained_on(monkeypatch):
     monkeypatch.setattr(keras.applications, "InceptionV3", stand_in)
     image = np.random.default_rng(0).random((30, 40, 3)).astype("float32")
     resized = encode(inception(75, None), image[None]).reshape(75, 75, 3)
-    assert [received[name] for name in ("include_top", "pooling", "weights")] == [
-        False,
-        "avg",
-        None,
-    ]
+    given = [received[name] for name in ("include_top", "pooling", "weights")]
+    assert given == [False, "avg", None]
     for channel in range(3):
         expected = Image.fromarray(image[..., channel]).resize((75, 75), Image.BILINEAR)
         np.testing.assert_allclose(resized[..., channel], 2 * np.asarray(expected) - 1, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_inception_has_2048_features_and_is_not_trained():
     encoder = inception(75, weights=None)
     assert encoder.output_shape == (None, 2048) and not encoder.trainable_variables
@@ -179,10 +161,7 @@ def test_where_inception_is_not_available_one_line_says_what_to_do(monkeypatch, 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [
-        ({"epochs": 0}, "epochs.*got 0"),
-        ({"batch_size": 65}, "64 .*batch of 65"),
-    ],
+    [({"epochs": 0}, "epochs.*got 0"), ({"batch_size": 65}, "64 .*batch of 65")],
 )
 def test_training_with_wrong_numbers_is_refused(options, words):
     with pytest.raises(ValueError, match=words):

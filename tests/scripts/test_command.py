@@ -26,7 +26,8 @@ def test_numbers_pass_within_their_range_alone():
         assert f"at least 1, got {text!r}" in refused(command.number(least=1), text)
     assert command.number(least=1, most=3)("3") == 3
     assert command.number(float, above=0, most=1)("0.5") == 0.5
-    assert "above 0" in refused(command.number(float, above=0), "nan")
+    for text in ("nan", "inf"):
+        assert "above 0" in refused(command.number(float, above=0), text)
     assert command.SEED(str(2**32 - 1)) == 2**32 - 1
     assert str(2**32 - 1) in refused(command.SEED, 2**32)
 
@@ -34,6 +35,13 @@ def test_numbers_pass_within_their_range_alone():
 def test_a_wrong_name_lists_the_choices():
     assert command.one_of(("a", "b"))("b") == "b"
     assert "'c': choose one of a, b" in refused(command.one_of(("a", "b")), "c")
+
+
+def test_a_data_folder_may_be_written_from_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "flowers").mkdir()
+    assert command.data_folder("~/flowers") == str(tmp_path / "flowers")
+    assert "no images under" in refused(command.data_folder, "~/none")
 
 
 # --- files to write ---

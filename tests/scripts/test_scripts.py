@@ -1,5 +1,7 @@
 """The command lines as a reader meets them: help, pictures, and one line for each mistake."""
 
+import importlib
+import inspect
 import shlex
 import shutil
 import signal
@@ -11,6 +13,7 @@ from conftest import ROOT, needs_tensorboard
 from PIL import Image
 from processes import SCRIPTS, assert_one_line, run_script, start, stop, wait_for
 
+from diffusion.samplers import SAMPLERS
 from diffusion.training.building import load_model
 
 PLAIN = ROOT / "tests" / "files" / "before_the_move" / "plain"
@@ -26,6 +29,15 @@ COMMAND_LINES = sorted(
 def test_every_script_explains_itself(script, tmp_path):
     status, said = run_script(script, ["--help"], tmp_path)
     assert status == 0 and script in said and "usage" in said.lower()
+
+
+def test_generate_knows_the_samplers_without_a_choice_of_spacing(call):
+    without = [
+        name
+        for name, sampler in SAMPLERS.items()
+        if "spacing" not in inspect.signature(sampler).parameters
+    ]
+    assert list(importlib.import_module("generate").EVENLY_IN_TIME) == without
 
 
 @pytest.fixture
@@ -110,7 +122,8 @@ MISTAKES = [  # {} is the last word of the command line
     ("train.py", "no '{}': choose one of", "--preset hug, --precision half, --objective eps"),
     ("train.py", "no '{}': choose one of", "--loss-weighting snr, --loss l1"),
     ("train.py", "no images under {}", "--data-dir no/flowers"),
-    ("train.py", "{} is a file", "--output text.png"),
+    ("train.py", "{} cannot be written", "--output text.png"),
+    ("train.py", "must be a folder, got ''", "--output ''"),
     ("train.py", "text.png", "--output text.png/run"),
     ("train.py", "--process-id goes with --distribute", "--process-id 1"),
 ]

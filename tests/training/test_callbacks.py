@@ -1,5 +1,7 @@
 """What a run writes: whole or not at all, and what only shows it cannot end it."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,9 +9,10 @@ from conftest import ON_TENSORFLOW, needs_tensorboard
 from PIL import Image
 from processes import run_script
 
-from diffusion.training import callbacks
+from diffusion.training import callbacks, loop
 from diffusion.training.building import load_model
 from diffusion.training.callbacks import LossCurve, TrainingError, memory_errors
+from diffusion.training.curves import read_losses
 from diffusion.training.loop import train
 
 HEADER = "step,steps,image_size,loss\n"
@@ -32,6 +35,14 @@ def ruin(model):
     weight.assign(np.full(weight.shape, np.nan))
 
 
+class Eager(LossCurve):
+    """A curve that is written after every step."""
+
+    def _close(self, count, mean):
+        super()._close(count, mean)
+        self._write()
+
+
 @pytest.mark.parametrize(
     ("ruined_after", "words", "saved"),
     [
@@ -41,11 +52,13 @@ def ruin(model):
 )
 @pytest.mark.slow
 def test_what_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(
-    tiny, painted, tmp_path, ruined_after, words, saved
+    tiny, painted, tmp_path, ruined_after, words, saved, monkeypatch
 ):
+    monkeypatch.setattr(loop, "LossCurve", functools.partial(Eager, every=1))
     with pytest.raises(TrainingError, match=words):
         train(tiny, painted, tmp_path, callbacks=[After(ruined_after, ruin)], verbose=0)
     assert (tmp_path / "model.keras").exists() == bool(saved)
+    assert read_losses(tmp_path / "losses.csv")[-1].step == ruined_after
     if saved:
         model = load_model(tmp_path)
         assert int(model.optimizer.iterations) == saved

@@ -125,7 +125,7 @@ def train(
         while steps < end and not stop.interrupted:
             with stop.abandoned_at_a_signal():  # until the first step: compiling it takes long
                 model = _fit_part(model, steps, config, flowers, every_part, verbose)
-            steps = steps_taken(model)
+                steps = steps_taken(model)  # within: an abandoned model may be half built
     return Run(model, record, folder, steps < end, stop.signal)
 
 

@@ -242,6 +242,7 @@ def dpm_solver(
     return flow.final_images(angles[-1])
 
 
+# The scripts read these names from the source: keep the keys plain strings.
 SAMPLERS: dict[str, Sampler] = {
     "ddim": ddim,
     "ddpm": ancestral,

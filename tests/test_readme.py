@@ -36,3 +36,10 @@ def test_the_map_names_every_listing_and_figure_and_where_it_is(kind):
         text = "".join(cell.source for cell in notebook.cells)
         if kind == "figure":
             assert f'fig_8_{int(number[2:]):02d}"' in text
+
+
+def test_no_document_holds_half_a_merge():
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md")]
+    assert len(documents) > 5
+    for path in documents:
+        assert not re.search(r"^(<<<<<<<|>>>>>>>) ", path.read_text(), re.MULTILINE), path

@@ -8,6 +8,7 @@ loss and average is computed in float32.
 
 import functools
 import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import keras
@@ -15,12 +16,14 @@ import numpy as np
 from keras import ops
 
 from diffusion import latents
+from diffusion.guidance import Interval, guided
+from diffusion.labels import Labels, dropped, label_numbers, named
 from diffusion.objectives import NoiseObjective, Objective
 from diffusion.samplers import ddim
 from diffusion.schedules import warn_about_the_end
 from diffusion.self_conditioning import estimate_or_zeros, self_conditioned
 from diffusion.support.backend import changed_state, compiled, replica
-from diffusion.support.contracts import Denoise, Sampler, Schedule, Seed, Tensor
+from diffusion.support.contracts import Denoise, Sampler, Schedule, Seed, Tensor, check_network
 from diffusion.support.normalization import NormalizedImages
 from diffusion.thresholding import thresholded
 
@@ -29,19 +32,24 @@ from diffusion.thresholding import thresholded
 class DiffusionModel(NormalizedImages, keras.Model):
     """A denoising diffusion model. Listings 8-5 and 8-10 to 8-12.
 
-    network: a functional Keras model for one image size,
-        `network([noisy_images (B,S,S,3), noise_variances (B,1,1,1)]) -> (B,S,S,3)`. One with a
-        third input, `earlier_images (B,S,S,3)`, is self-conditioned (see `self_conditioning`).
+    network: a functional Keras model for one image size, called by the names of its inputs:
+        `noisy_images (B,S,S,3)`, `noise_variances (B,1,1,1)`; it returns `(B,S,S,3)`. One with
+        `earlier_images (B,S,S,3)` is self-conditioned (see `self_conditioning`), one with
+        `labels (B,)` knows the images' names (see `labels`).
     schedule: diffusion times in [0, 1] -> (noise_rates, signal_rates); a `schedules.Schedule`.
     ema: share of the average that each step keeps.
     ema_warmup: keep only min(ema, (1 + n) / (10 + n)) at step n, so that a short run forgets the
         random initial weights. Not in the chapter.
     seed: of the training noise; the generator's state is saved with the model.
     objective: what the network predicts; an `objectives.Objective`, by default the noise.
+    class_names: the names that labels stand for, if the network takes labels.
+    label_dropout: share of labels withheld in training, so that the network learns images without
+        names too.
 
     Use it as a Keras model: `compile`, `adapt` to the images, `fit` on batches of them, then
     `generate`. Training updates `network`; `evaluate` and `generate` use `ema_network`.
-    Raises ValueError for a part that could not be saved with the model.
+    Raises ValueError for a part that could not be saved with the model, or a network whose inputs
+    have other names.
     """
 
     def __init__(
@@ -52,11 +60,12 @@ class DiffusionModel(NormalizedImages, keras.Model):
         ema_warmup: bool = False,
         seed: int = 0,
         objective: Objective | None = None,
+        class_names: Sequence[str] = (),
+        label_dropout: float = 0.1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not isinstance(network, keras.Model) or not hasattr(network, "input_shape"):
-            raise ValueError(f"network must be a functional keras.Model, got {network!r}")
+        inputs = check_network(network, len(class_names))
         objective = objective or NoiseObjective()
         for name, part in (("schedule", schedule), ("objective", objective)):
             if not (hasattr(part, "get_config") and hasattr(part, "from_config")):
@@ -64,8 +73,9 @@ class DiffusionModel(NormalizedImages, keras.Model):
                 raise ValueError(f"{name} must derive from {kind}, got {part!r}")
         self.network, self.schedule, self.objective = network, schedule, objective
         self.ema, self.ema_warmup, self.seed = ema, ema_warmup, seed
-        self.self_conditioned = len(network.inputs) == 3
-        self.image_size = network.input_shape[0][1]
+        self.class_names, self.label_dropout = tuple(class_names), label_dropout
+        self.self_conditioned, self.labelled = "earlier_images" in inputs, "labels" in inputs
+        self.image_size = inputs["noisy_images"].shape[1]
         self.normalizer = self.build_normalizer()
         # A clone has random weights of its own; the average must start from the network's.
         self.ema_network = keras.models.clone_model(network)
@@ -90,6 +100,7 @@ class DiffusionModel(NormalizedImages, keras.Model):
         signal_rates: Tensor,
         training: bool = False,
         earlier_images: Tensor = None,
+        labels: Tensor = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict the noise in noisy images, and the images without it. Listing 8-5.
 
@@ -97,60 +108,75 @@ class DiffusionModel(NormalizedImages, keras.Model):
         training: True evaluates the network being trained, False its moving average.
         earlier_images: the previous prediction for a self-conditioned network, like
             `noisy_images`; None for none yet. Other networks do not use it.
+        labels: (B,), numbers of names, for a network with labels; None for no names.
         Returns (pred_noises, pred_images), both (B, S, S, 3).
         """
         noisy_images, noise_rates, signal_rates = (
             ops.convert_to_tensor(part, "float32")
             for part in (noisy_images, noise_rates, signal_rates)
         )
-        inputs = self.network_inputs(noisy_images, noise_rates, earlier_images)
+        inputs = self.network_inputs(noisy_images, noise_rates, earlier_images, labels)
         outputs = self.call_network(inputs, training)
         return self.objective.predictions(outputs, noisy_images, noise_rates, signal_rates)
 
     def network_inputs(
-        self, noisy_images: Tensor, noise_rates: Tensor, earlier_images: Tensor = None
-    ) -> list[Tensor]:
-        """List the network's inputs: noisy images, noise *variances*, perhaps earlier images."""
-        inputs = [noisy_images, noise_rates**2]
+        self,
+        noisy_images: Tensor,
+        noise_rates: Tensor,
+        earlier_images: Tensor = None,
+        labels: Tensor = None,
+    ) -> dict[str, Tensor]:
+        """Return the network's inputs by name: noisy images, noise *variances*, and what it has."""
+        inputs = {"noisy_images": noisy_images, "noise_variances": noise_rates**2}
         if self.self_conditioned:
             nothing = ops.zeros_like(noisy_images)
-            inputs.append(nothing if earlier_images is None else earlier_images)
+            inputs["earlier_images"] = nothing if earlier_images is None else earlier_images
+        if self.labelled:
+            no_names = ops.full(ops.shape(noisy_images)[:1], len(self.class_names), "int32")
+            inputs["labels"] = no_names if labels is None else ops.cast(labels, "int32")
         return inputs
 
-    def call_network(self, inputs: list[Tensor], training: bool = False) -> Tensor:
+    def call_network(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
         """Evaluate the network being trained, or its moving average."""
         if training:
             return self.network(inputs, training=True)
-        return self._compiled_ema_network(*inputs)
+        return self._compiled_ema_network(inputs)
 
     @functools.cached_property
     def _compiled_ema_network(self):
         return compiled(self.ema_network, jit_compile=self.compiled and bool(self.jit_compile))
 
-    def call(self, images: Tensor, training: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    def call(
+        self, images: Tensor | dict[str, Tensor], training: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Add noise to a batch of images and evaluate the network: (targets, outputs, weights).
 
-        images: (B, S, S, 3), uint8 or float in [0, 1]. Each image gets its own diffusion time.
+        images: (B, S, S, 3), uint8 or float in [0, 1]; with labels (B,), a dictionary of `images`
+            and `labels`, as `data.Batches` serves it. Each image gets its own diffusion time.
         By default targets are noises and outputs predicted noises. Weights are the objective's,
         (B, 1, 1, 1), or None.
         """
+        images, labels = named(images)
         images = self.normalize(images)
         noises, diffusion_times = self.sample_noises_and_times(ops.shape(images))
         noise_rates, signal_rates = self.schedule(diffusion_times)
         noisy_images = signal_rates * images + noise_rates * noises
+        if training and self.labelled and labels is not None:
+            no_name = len(self.class_names)
+            labels = dropped(labels, self.label_dropout, no_name, self.seed_generator)
         earlier_images = None
         if self.self_conditioned:
-            rates = noise_rates, signal_rates
-            estimate = functools.partial(self.first_estimate, noisy_images, *rates, training)
+            given = noisy_images, noise_rates, signal_rates, training, labels
+            estimate = functools.partial(self.first_estimate, *given)
             earlier_images = estimate_or_zeros(estimate, noisy_images, self.seed_generator)
-        inputs = self.network_inputs(noisy_images, noise_rates, earlier_images)
+        inputs = self.network_inputs(noisy_images, noise_rates, earlier_images, labels)
         targets = self.objective.target(images, noises, noise_rates, signal_rates)
         weights = self.objective.weights(noise_rates, signal_rates)
         return targets, self.call_network(inputs, training), weights
 
-    def first_estimate(self, noisy_images, noise_rates, signal_rates, training):
+    def first_estimate(self, noisy_images, noise_rates, signal_rates, training, labels=None):
         """Predict images for self-conditioning without updating batch-normalization statistics."""
-        inputs = self.network_inputs(noisy_images, noise_rates)
+        inputs = self.network_inputs(noisy_images, noise_rates, labels=labels)
         outputs = self.network(inputs, training=False) if training else self.call_network(inputs)
         return self.objective.predictions(outputs, noisy_images, noise_rates, signal_rates)[1]
 
@@ -188,6 +214,10 @@ class DiffusionModel(NormalizedImages, keras.Model):
         steps: int = 20,
         sampler: Sampler = ddim,
         threshold: float | None = None,
+        labels: Labels = None,
+        guidance: float = 1.0,
+        guidance_interval: Interval | None = None,
+        classifier: Any = None,
         **options: Any,
     ) -> Tensor:
         """Remove noise step by step: normalised images from noise (B, S, S, 3). Listing 8-11.
@@ -195,8 +225,23 @@ class DiffusionModel(NormalizedImages, keras.Model):
         sampler: any function of the samplers' call shape; options are passed on to it.
         threshold: keep predicted images within the range of pixel values, clipping all but this
             share of their pixels, in (0, 1]; see `thresholding.thresholded`. None does not.
+        labels: what to generate: a name, its number, or a sequence of them, one for each image.
+        guidance, guidance_interval: how much the images should fit their labels, and at which noise
+            rates; see `guidance.guided`.
+        classifier: a `noisy_classifier.NoisyClassifier`: guide by its gradient, instead of by a
+            network with labels; see `guidance.classifier_guided`.
+        Raises ValueError for labels that do not exist or cannot be used.
         """
-        denoise: Denoise = self_conditioned(self.denoise) if self.self_conditioned else self.denoise
+        denoise: Denoise = self.denoise
+        if labels is not None:
+            source = self if classifier is None else classifier
+            numbers = label_numbers(labels, source.class_names, len(initial_noise))
+            wrap = self.guided if classifier is None else classifier.guided
+            denoise = wrap(denoise, numbers, guidance, guidance_interval)
+        elif guidance != 1 or guidance_interval or classifier:
+            raise ValueError("guidance needs labels: what should the images show?")
+        if self.self_conditioned:
+            denoise = self_conditioned(denoise)
         if threshold is not None:
             black, white = (
                 (level - self.normalizer.mean) / ops.sqrt(self.normalizer.variance)
@@ -204,6 +249,18 @@ class DiffusionModel(NormalizedImages, keras.Model):
             )
             denoise = thresholded(denoise, black, white, threshold)
         return sampler(denoise, self.schedule, initial_noise, steps, **options)
+
+    def guided(
+        self,
+        denoise: Callable[..., Any],
+        labels: Tensor,
+        scale: float,
+        interval: Interval | None = None,
+    ) -> Callable[..., Any]:
+        """Return `denoise` for images with these labels, by classifier-free guidance."""
+        if not self.labelled:
+            raise ValueError("this model has no names: it was trained without labels")
+        return guided(denoise, labels, len(self.class_names), scale, interval)
 
     def generate(
         self,
@@ -213,6 +270,7 @@ class DiffusionModel(NormalizedImages, keras.Model):
         initial_noise: Tensor = None,
         seed: Seed = None,
         sampler: Sampler = ddim,
+        labels: Labels = None,
         **options: Any,
     ) -> np.ndarray:
         """Generate images: float32 (num_images, S, S, 3) in [0, 1], as a NumPy array. Listing 8-12.
@@ -220,11 +278,15 @@ class DiffusionModel(NormalizedImages, keras.Model):
         initial_noise: where to start, (B, S, S, 3); without it, `seed` draws it.
         seed: an int gives the same images every time, None new ones each time. A sampler that takes
             a seed gets it too.
+        labels: names or numbers of what to generate, one or one for each image; a sequence of them
+            is enough to say how many images.
         sampler, options: a function of the samplers' call shape and its options (`eta`, ...), or
-            `threshold` of `reverse_diffusion`.
-        Raises ValueError unless exactly one of num_images and initial_noise is given. Warns if the
-        schedule's end does not suit sampling.
+            `guidance`, `guidance_interval`, `classifier`, `threshold` of `reverse_diffusion`.
+        Raises ValueError unless exactly one of num_images and initial_noise is given, and for
+        labels that do not exist. Warns if the schedule's end does not suit sampling.
         """
+        if initial_noise is None and num_images is None and not isinstance(labels, (str, int)):
+            num_images = len(labels) if labels is not None else None
         if (num_images is None) == (initial_noise is None):
             raise ValueError("generate needs either num_images or initial_noise")
         if num_images is not None:
@@ -233,7 +295,7 @@ class DiffusionModel(NormalizedImages, keras.Model):
             options["seed"] = seed
         divides_by_signal = isinstance(self.objective, NoiseObjective)
         warn_about_the_end(self.schedule, divides_by_signal and options.get("threshold") is None)
-        images = self.reverse_diffusion(initial_noise, steps, sampler, **options)
+        images = self.reverse_diffusion(initial_noise, steps, sampler, labels=labels, **options)
         return ops.convert_to_numpy(self.denormalize(images))
 
     def get_config(self) -> dict[str, Any]:
@@ -248,6 +310,8 @@ class DiffusionModel(NormalizedImages, keras.Model):
         objective = keras.saving.serialize_keras_object(self.objective)
         if objective != keras.saving.serialize_keras_object(NoiseObjective()):
             config["objective"] = objective  # the default is left out, as in the oldest files
+        if self.labelled:
+            config |= {"class_names": self.class_names, "label_dropout": self.label_dropout}
         return config
 
     @classmethod

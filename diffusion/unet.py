@@ -1,9 +1,10 @@
 """The U-Net: predicts the noise in images from the noisy images and their noise variances.
 
-Called as `network([noisy_images (B, S, S, 3), noise_variances (B, 1, 1, 1)])`, it returns
+Called as `network({"noisy_images": (B, S, S, 3), "noise_variances": (B, 1, 1, 1)})`, it returns
 `(B, S, S, 3)`. The blocks are functions that return functions: `ResidualBlock(32)(x)` applies
 layers to `x` and returns the result, as Keras's own layers do. Any functional Keras model of
-registered layers with these inputs and output can take its place in a `DiffusionModel`.
+registered layers with inputs of these names and this output can take its place in a
+`DiffusionModel`.
 """
 
 import math
@@ -110,6 +111,22 @@ def UpBlock(
     return apply
 
 
+def network_inputs(
+    image_size: int, self_conditioning: bool = False, num_classes: int = 0
+) -> dict[str, Any]:
+    """Return the inputs of a network by name, as `support.contracts.Network` lists them."""
+    shape = (image_size, image_size, 3)
+    inputs = {
+        "noisy_images": keras.Input(shape, name="noisy_images"),
+        "noise_variances": keras.Input((1, 1, 1), name="noise_variances"),
+    }
+    if self_conditioning:
+        inputs["earlier_images"] = keras.Input(shape, name="earlier_images")
+    if num_classes:
+        inputs["labels"] = keras.Input((), dtype="int32", name="labels")
+    return inputs
+
+
 def build_unet(
     image_size: int = 64,
     widths: tuple[int, ...] = (32, 64, 96, 128),
@@ -117,6 +134,7 @@ def build_unet(
     embedding_dims: int = 32,
     dtype: str = "float32",
     self_conditioning: bool = False,
+    num_classes: int = 0,
 ) -> keras.Model:
     """Build the U-Net of listing 8-6; with the defaults it has 1,953,507 parameters.
 
@@ -126,11 +144,15 @@ def build_unet(
     embedding_dims: length of the embedding of the noise variance, even.
     dtype: precision of the layers between input and output, "float32" or "mixed_bfloat16"; inputs
         and output are float32 in any case.
-    self_conditioning: add a third input, `(B, S, S, 3)`, for the network's previous estimate of the
-        image; see `self_conditioning`.
+    self_conditioning: add the input `earlier_images (B, S, S, 3)`, for the network's previous
+        estimate of the image; see `self_conditioning`.
+    num_classes: if above 0, add the input `labels (B,)`: whole numbers below `num_classes`, or
+        `num_classes` for no name. An embedding of the label stands beside that of the noise
+        variance.
 
-    Returns a functional `keras.Model` with inputs `(B, S, S, 3)` and `(B, 1, 1, 1)`. Its last layer
-    starts at zero, so the untrained network predicts zeros.
+    Returns a functional `keras.Model` with inputs `noisy_images (B, S, S, 3)`, `noise_variances
+    (B, 1, 1, 1)` and those added. Its last layer starts at zero, so the untrained network predicts
+    zeros.
     Ronneberger et al. 2015 (arXiv:1505.04597); Ho et al. 2020 (arXiv:2006.11239).
 
     Raises ValueError if the resolution cannot be halved len(widths) - 1 times.
@@ -141,18 +163,18 @@ def build_unet(
             f"image_size must be a multiple of {2 ** (len(widths) - 1)} for widths {widths} "
             f"(two or more of them), got {image_size}"
         )
-    noisy_images = keras.Input((image_size, image_size, 3), name="noisy_images")
-    noise_variances = keras.Input((1, 1, 1), name="noise_variances")
-
-    inputs, x = [noisy_images, noise_variances], noisy_images
+    inputs = network_inputs(image_size, self_conditioning, num_classes)
+    x = inputs["noisy_images"]
     if self_conditioning:
-        inputs.append(keras.Input((image_size, image_size, 3), name="earlier_images"))
-        x = layers.Concatenate(dtype=dtype)([noisy_images, inputs[-1]])
-
+        x = layers.Concatenate(dtype=dtype)([x, inputs["earlier_images"]])
     x = layers.Conv2D(widths[0], kernel_size=1, dtype=dtype)(x)
-    embedding = SinusoidalEmbedding(embedding_dims, name="noise_embedding")(noise_variances)
-    embedding = layers.UpSampling2D(image_size, interpolation="nearest", dtype=dtype)(embedding)
-    x = layers.Concatenate(dtype=dtype)([x, embedding])
+    embedding = SinusoidalEmbedding(embedding_dims, name="noise_embedding")
+    beside = [embedding(inputs["noise_variances"])]
+    if num_classes:
+        names = layers.Embedding(num_classes + 1, embedding_dims, name="label_embedding")
+        beside.append(layers.Reshape((1, 1, embedding_dims))(names(inputs["labels"])))
+    spread = layers.UpSampling2D(image_size, interpolation="nearest", dtype=dtype)
+    x = layers.Concatenate(dtype=dtype)([x, *(spread(embedding) for embedding in beside)])
 
     skips = []
     for width in widths[:-1]:
@@ -165,4 +187,4 @@ def build_unet(
     pred_noises = layers.Conv2D(
         3, kernel_size=1, kernel_initializer="zeros", dtype="float32", name="pred_noises"
     )(x)
-    return keras.Model(inputs, pred_noises, name="unet")
+    return keras.Model(list(inputs.values()), pred_noises, name="unet")

@@ -25,12 +25,14 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         images: uint8 (N, S, S, 3), usually the memory-mapped `Flowers.images`.
+        labels: whole numbers (N,), usually `Flowers.labels`; a batch is then a dictionary of
+            `images` and `labels` (int32). None serves images alone.
         batch_size: images in a batch, at least 1.
         repeats: passes through all images in an epoch, at least 1 (listing 8-2: 5).
         shuffle: False serves the images in their own order.
         flip: mirror each image left to right with probability 1/2.
         seed, epoch: whole numbers from 0; `epoch` may be set at any time between epochs.
-        transform: a function applied to each batch, for example `halve`, so that its results
+        transform: a function applied to each batch's images, for example `halve`, so that its results
             for all images need not fit in memory.
         start: leave out the first `start` batches of every epoch, so that batch i is batch
             i + start of the whole epoch: for a run that resumes mid-epoch.
@@ -55,10 +57,13 @@ class Batches(keras.utils.PyDataset):
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
         start: int = 0,
         share: slice = slice(None),
+        labels: np.ndarray | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.images = images
+        self.images, self.labels = images, labels
+        if labels is not None and len(labels) != len(images):
+            raise ValueError(f"{len(labels)} labels for {len(images)} images: give one for each")
         self.batch_size = whole_number("batch_size", batch_size, least=1)
         self.repeats = whole_number("repeats", repeats, least=1)
         self.shuffle, self.flip, self.transform = shuffle, flip, transform
@@ -93,7 +98,7 @@ class Batches(keras.utils.PyDataset):
         return len(self.images) * self.repeats // self.batch_size - self.start
 
     def __getitem__(self, index):
-        """Return batch `index` of this epoch: uint8 (batch_size, S, S, 3), through `transform`."""
+        """Return batch `index` of this epoch: uint8 (batch_size, S, S, 3), perhaps with labels."""
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
@@ -106,7 +111,10 @@ class Batches(keras.utils.PyDataset):
         if self.flip:
             mirrored = mirrored[positions]
             batch[mirrored] = batch[mirrored][:, :, ::-1]
-        return self.transform(batch) if self.transform else batch
+        batch = self.transform(batch) if self.transform else batch
+        if self.labels is None:
+            return batch
+        return {"images": batch, "labels": self.labels[rows[positions]].astype("int32")}
 
     def __iter__(self):
         """Serve one epoch to a hand-written loop; call `on_epoch_end` after it."""

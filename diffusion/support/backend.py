@@ -10,7 +10,7 @@ from diffusion.support.precision import accelerators
 
 
 def compiled(network: keras.Model, jit_compile: bool = False) -> Callable[..., Tensor]:
-    """Return `network` in inference mode as a compiled function of its inputs.
+    """Return `network` in inference mode as a compiled function of its inputs by name.
 
     It is compiled at its first call and then serves every sampler, every number of steps and, on
     TensorFlow, every batch size (JAX compiles once for each). It always uses the network's current
@@ -19,10 +19,10 @@ def compiled(network: keras.Model, jit_compile: bool = False) -> Callable[..., T
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        signature = [tf.TensorSpec(shape, "float32") for shape in network.input_shape]
+        signature = {each.name: tf.TensorSpec(each.shape, each.dtype) for each in network.inputs}
         return tf.function(
-            lambda *inputs: network(list(inputs), training=False),
-            input_signature=signature,
+            lambda inputs: network(inputs, training=False),
+            input_signature=[signature],
             jit_compile=jit_compile,
         )
     if keras.backend.backend() == "jax":
@@ -33,12 +33,12 @@ def compiled(network: keras.Model, jit_compile: bool = False) -> Callable[..., T
             return network.stateless_call(weights, state, inputs, training=False)[0]
 
         jitted = jax.jit(call)
-        return lambda *inputs: jitted(
+        return lambda inputs: jitted(
             [weight.value for weight in network.trainable_variables],
             [weight.value for weight in network.non_trainable_variables],
-            list(inputs),
+            inputs,
         )
-    return lambda *inputs: network(list(inputs), training=False)
+    return lambda inputs: network(inputs, training=False)
 
 
 def changed_state(model: keras.Model, state: tuple, change: Callable[[], Any]) -> tuple:

@@ -33,11 +33,13 @@ class Network(Protocol):
     inputs: list[Any]
     weights: list[Any]
 
-    def __call__(self, inputs: list[Tensor], training: bool = False) -> Tensor:
-        """Map `[noisy_images (B, S, S, 3), noise_variances (B, 1, 1, 1)]` to `(B, S, S, 3)`.
+    def __call__(self, inputs: dict[str, Tensor], training: bool = False) -> Tensor:
+        """Map inputs by name to `(B, S, S, 3)`.
 
-        A self-conditioned network has a third input, `earlier_images (B, S, S, 3)`. What the
-        output means is up to the model's objective; by default it is the predicted noise.
+        Every network has `noisy_images (B, S, S, 3)` and `noise_variances (B, 1, 1, 1)`. One that
+        is self-conditioned also has `earlier_images (B, S, S, 3)`, one that knows names has
+        `labels (B,)`: whole numbers, the number of names meaning "no name". What the output means
+        is up to the model's objective; by default it is the predicted noise.
         """
 
 
@@ -73,3 +75,28 @@ class Sampler(Protocol):
         `noise` is standard normal. `steps` is the number of network evaluations. Options differ
         from sampler to sampler; one named `seed` is filled in by `DiffusionModel.generate`.
         """
+
+
+REQUIRED_INPUTS = ("noisy_images", "noise_variances")
+INPUTS = (*REQUIRED_INPUTS, "earlier_images", "labels")
+
+
+def check_network(network: Any, num_classes: int = 0) -> dict[str, Any]:
+    """Return a network's symbolic inputs by name.
+
+    num_classes: how many names the labels stand for.
+    Raises ValueError for anything but a functional Keras model with inputs of the right names, or
+    for labels without names and names without labels.
+    """
+    if not getattr(network, "inputs", None) or not hasattr(network, "input_shape"):
+        raise ValueError(f"network must be a functional keras.Model, got {network!r}")
+    inputs = {tensor.name: tensor for tensor in network.inputs}
+    if not set(REQUIRED_INPUTS) <= set(inputs) <= set(INPUTS):
+        raise ValueError(
+            f"network has the inputs {', '.join(inputs)}: name them with keras.Input(name=...), "
+            f"{' and '.join(REQUIRED_INPUTS)}, and, where it has them, {' and '.join(INPUTS[2:])}"
+        )
+    if ("labels" in inputs) != bool(num_classes):
+        has, lacks = ("labels", "no class_names") if "labels" in inputs else ("no labels", "names")
+        raise ValueError(f"network has {has}, but the model was given {lacks}")
+    return inputs

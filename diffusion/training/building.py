@@ -1,11 +1,13 @@
 """Build a model from a configuration, load one from its file, change its resolution."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
 from diffusion import ddpm  # noqa: F401 (registers its classes, so that files with them load)
 from diffusion.model import DiffusionModel
+from diffusion.modern_unet import build_modern_unet
 from diffusion.objectives import make_objective
 from diffusion.schedules import SCHEDULES
 from diffusion.support import normalization  # noqa: F401 (as `ddpm`)
@@ -16,30 +18,47 @@ from diffusion.training.config import LOSSES, Config
 from diffusion.unet import build_unet
 
 
-def build(config: Config, total_steps: int, image_size: int | None = None) -> DiffusionModel:
+NETWORKS = {"unet": build_unet, "modern_unet": build_modern_unet}
+
+
+def build(
+    config: Config,
+    total_steps: int,
+    image_size: int | None = None,
+    class_names: Sequence[str] = (),
+) -> DiffusionModel:
     """Build and compile the model that `config` describes. Listing 8-10.
 
     total_steps: of the whole training, which a decaying learning rate depends on.
     image_size: default `config.image_size`.
+    class_names: of the labels, used if `config.labels`.
     The initial weights follow from `config.seed` (this sets Keras's global seed).
     Raises ValueError for an unknown schedule, objective, weighting, loss or precision.
     """
-    for name, choices in (("schedule", SCHEDULES), ("loss", LOSSES)):
+    for name, choices in (("schedule", SCHEDULES), ("loss", LOSSES), ("network", NETWORKS)):
         if (value := getattr(config, name)) not in choices:
             raise ValueError(f"no {name} {value!r}: choose one of {', '.join(choices)}")
     objective = make_objective(config.objective, config.loss_weighting)
     keras.utils.set_random_seed(config.seed)
-    network = build_unet(
+    class_names = class_names if config.labels else ()
+    network = NETWORKS[config.network](
         image_size or config.image_size,
         config.widths,
         config.block_depth,
         config.embedding_dims,
         choose_precision(config.precision),
         config.self_conditioning,
+        len(class_names),
     )
-    schedule = SCHEDULES[config.schedule]()
     model = DiffusionModel(
-        network, schedule, config.ema, config.ema_warmup, config.seed, objective=objective
+        network,
+        SCHEDULES[config.schedule](),
+        config.ema,
+        config.ema_warmup,
+        config.seed,
+        objective=objective,
+        class_names=class_names,
+        label_dropout=config.label_dropout,
     )
     learning_rate = config.learning_rate
     if config.decay_learning_rate:
@@ -48,7 +67,11 @@ def build(config: Config, total_steps: int, image_size: int | None = None) -> Di
             0.0, total_steps - warmup, warmup_target=learning_rate, warmup_steps=warmup
         )
     model.compile(
-        optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=config.weight_decay),
+        optimizer=keras.optimizers.AdamW(
+            learning_rate,
+            weight_decay=config.weight_decay,
+            global_clipnorm=config.gradient_norm or None,
+        ),
         loss=config.loss,
         jit_compile=compile_with_xla(),
     )
@@ -75,7 +98,7 @@ def resized(model: DiffusionModel, config: Config, image_size: int) -> Diffusion
 
     The network is convolutional, so no weight depends on the resolution.
     """
-    other = build(config, 1, image_size)
+    other = build(config, 1, image_size, model.class_names)
     other.schedule, other.objective = model.schedule, model.objective
     optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
     other.compile(optimizer=optimizer, loss=model.loss, jit_compile=model.jit_compile)

@@ -61,6 +61,11 @@ class Config:
     loss: str = "mean_absolute_error"  # a name in LOSSES
     loss_weighting: str = "none"  # or a name in objectives.WEIGHTINGS
     self_conditioning: bool = False  # feed the network its own earlier estimate
+    # flowers by name (notebook 11)
+    network: str = "unet"  # a name in building.NETWORKS
+    labels: bool = False  # learn the images' names
+    label_dropout: float = 0.1  # share of names withheld, for guidance
+    gradient_norm: float = 0.0  # gradients longer than this are shortened to it; 0 keeps all
 
     def __post_init__(self):
         if isinstance(self.widths, list):  # as JSON has it

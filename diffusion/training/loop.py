@@ -148,7 +148,7 @@ def _starting_point(config, flowers, folder, model, record, total_steps, resume)
 def _prepared(model, config, flowers, total_steps):
     """Return the given model, or a new one, adapted to the images."""
     first_size = config.image_size // (2 if config.half_size_epochs else 1)
-    model = model or build(config, total_steps, first_size)
+    model = model or build(config, total_steps, first_size, flowers.class_names)
     if not model.has_statistics:
         model.adapt(flowers.images)
     return model
@@ -213,6 +213,7 @@ def _fit_part(model, steps, config, flowers, callbacks, verbose):
         transform=halve if halved else None,
         start=batches_done,
         share=distribution.share(config.batch_size),
+        labels=flowers.labels if model.labelled else None,
     )
     last_epoch = config.half_size_epochs if halved else config.epochs
     model.fit(

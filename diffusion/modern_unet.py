@@ -61,7 +61,6 @@ def ModulatedBlock(
         x = FusedBatchNormalization(dtype=dtype)(x)
         x = layers.Activation("swish", dtype=dtype)(x)
         x = layers.Conv2D(width, 3, padding="same", dtype=dtype)(x)
-        x = FusedBatchNormalization(dtype=dtype)(x)
         x = Modulation(dtype=dtype)([x, embedding])
         x = layers.Activation("swish", dtype=dtype)(x)
         x = layers.Conv2D(width, 3, padding="same", kernel_initializer="zeros", dtype=dtype)(x)
@@ -139,8 +138,8 @@ def build_modern_unet(
         for _ in range(block_depth):
             x = layers.Concatenate(dtype=dtype)([x, skips.pop()])
             x = ModulatedBlock(width, embedding, dtype)(x)
-    x = FusedBatchNormalization(dtype=dtype)(x)
-    x = layers.Activation("swish", dtype=dtype)(x)
+    # No normalisation and no activation before the output: what is linear in the noisy image, which
+    # is most of the answer where there is much noise or little, gets through from the first layer.
     outputs = layers.Conv2DTranspose(
         3, patch_size, patch_size, kernel_initializer="zeros", dtype="float32", name="outputs"
     )(x)

@@ -96,8 +96,7 @@ def test_the_options_of_a_network_reach_it(small):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("smaller", [(), ((2, 0.6),)])
-@pytest.mark.parametrize("ema_warmup", [False, True])
+@pytest.mark.parametrize(("smaller", "ema_warmup"), [((), False), (((2, 0.6),), True)])
 def test_training_goes_on_until_the_time_is_spent(small, painted, clock, smaller, ema_warmup):
     """The first step of a stage is not counted; each other one takes a second."""
     config = dataclasses.replace(small.config, ema_warmup=ema_warmup)

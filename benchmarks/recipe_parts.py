@@ -1,169 +1,215 @@
-"""Measure what each part of the `laptop` recipe gains in the same time, adding them one by one."""
+"""Compare networks and recipes at equal processor time; docs/recipe.md has the results."""
 
+import argparse
 import dataclasses
-import math
+import itertools
+import json
 import sys
 import time
-from collections.abc import Iterator
+from pathlib import Path
 
-from diffusion.training.config import PRESETS, Config, get_preset
+import numpy as np
+
+from benchmarks.recipes import RECIPES, Recipe
+from diffusion.support.files import written_whole
+from diffusion.support.tables import lay_out
 from scripts import command
 
-# Each part is added to the ones before it.
-PARTS = (
-    ("the chapter's: float32, rate 0.001, average of 0.999", {}),
-    ("and bfloat16 where it is fast", {"precision": "auto"}),
-    ("and the average warmed up", {"ema_warmup": True}),
-    ("and a rate of {rate}, lowered to 0", {"decay_learning_rate": True}),
-    ("and 60% of the time at half the size", {"half_size_epochs": 1}),
-    ("and flips", {"flip": True}),
-)
-HALF_SIZE_SHARE = 0.6  # of the time
+# name, heading, factor, digits
+MEASURES = (("kid", "KIDx1000", 1000, 0), ("precision", "prec.", 1, 2), ("recall", "rec.", 1, 2))
 
 
 def parse_arguments():
     parser = command.Parser(
         prog="python -m benchmarks.recipe_parts",
-        description="Train a network by the chapter's recipe, then with each part of the laptop "
-        "recipe added, for the same processor time each; print the losses on held-out images.",
+        description="Train each recipe for the same processor time, judge it on held-out images by "
+        "its errors and by the images it generates, and print a table. Finished runs are kept in a "
+        "file and not repeated: to continue an interrupted comparison, type the same again.",
     )
     add = parser.add_argument
-    add(
-        "--preset",
-        type=command.one_of(tuple(PRESETS)),
-        default="quick",
-        help="the preset whose network and image size to use (default: %(default)s)",
-    )
+    add("--list", action="store_true", help="list the recipes and stop")
+    words = "which to compare, in this order (default: all)"
+    one = command.one_of(tuple(RECIPES))
+    add("--recipes", type=one, nargs="+", metavar="NAME", default=list(RECIPES), help=words)
     parser.add_data_dir()
-    words = "processor time of each, summed over the cores (default: %(default)s)"
-    add("--seconds", type=command.number(float, above=0), default=120, help=words)
-    words = "train once with each seed and print the means (default: 0)"
+    words = "processor time of each run, summed over the cores (default: %(default)s)"
+    add("--seconds", type=command.number(float, above=0), default=300, help=words)
+    words = "train once with each seed; the table has means and standard deviations (default: 0)"
     add("--seeds", type=command.SEED, nargs="+", default=[0], help=words)
+    words = "side of the images (default: %(default)s)"
+    add("--image-size", type=int, choices=(32, 64), default=32, help=words)
+    words, scale = "guidance scales (default: 1 2 3)", command.number(float, least=0)
+    add("--guidance", type=scale, nargs="+", metavar="SCALE", default=[1.0, 2.0, 3.0], help=words)
+    parser.add_count("--num-images", 512, "images to generate at each scale", least=8)
     add("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_file("--output", results_file, "recipes.jsonl", "finished runs, one a line")
     return parser.parse_args()
+
+
+def results_file(text: str) -> Path:
+    """An argparse type: a new .jsonl file, or one that this benchmark wrote."""
+    path = Path(text)
+    if not path.is_file():
+        return command.writable(".jsonl")(text)
+    try:
+        load_runs(path)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
 
 
 def main():
     arguments = parse_arguments()
+    if arguments.list:
+        print("\n".join(lay_out([(name, recipe.words) for name, recipe in RECIPES.items()])))
+        return 0
     command.load_keras()
-    import numpy as np
-
     from diffusion.data.flowers import load_flowers
-    from diffusion.data.holdout import hold_out
-    from diffusion.support.tables import lay_out
 
-    preset = get_preset(arguments.preset)
-    flowers = load_flowers(
-        arguments.data_dir, preset.image_size, preset.fit, progress=sys.stderr.isatty()
-    )
-    learn, held, words = hold_out(flowers)
-    images = flowers.images[learn], flowers.images[held[:384]]
-    print(f"{len(learn):,} images for training; losses on {len(images[1])} of {words}")
-    rows = [("recipe", "steps", "loss of the network", "loss of its average")]
-    for name, config in recipes(preset):
-        runs = [
-            train(dataclasses.replace(config, seed=seed), images, arguments.seconds)
-            for seed in arguments.seeds
-        ]
-        steps, network, average = np.mean(runs, axis=0)
-        label = name.format(rate=config.learning_rate)
-        rows.append((label, f"{steps:.0f}", f"{network:.4f}", f"{average:.4f}"))
-        print(lay_out(rows)[-1], flush=True)
-    print("\n".join(lay_out(rows, arguments.markdown)))
+    flowers = load_flowers(arguments.data_dir, arguments.image_size, progress=sys.stderr.isatty())
+    runs, floor = compare(flowers, arguments)
+    print("\n".join(lay_out(table(runs, floor, arguments.guidance), arguments.markdown)))
     return 0
 
 
-def recipes(preset: Config) -> Iterator[tuple[str, Config]]:
-    """Yield (name, config) pairs, each with one more part than the one before."""
-    config = dataclasses.replace(
-        preset,
-        precision="float32",
-        learning_rate=1e-3,
-        decay_learning_rate=False,
-        ema=0.999,
-        ema_warmup=False,
-        half_size_epochs=0,
-        flip=False,
-    )
-    for name, changes in PARTS:
-        if "decay_learning_rate" in changes:
-            changes = {**changes, "learning_rate": preset.learning_rate}
-        config = dataclasses.replace(config, **changes)
-        yield name, config
+def compare(flowers, arguments) -> tuple[list[dict], dict]:
+    """Train and judge what the results file does not have yet.
 
-
-def train(config: Config, images: tuple, seconds: float) -> tuple:
-    """Train on the first of two arrays of images for `seconds` of processor time.
-
-    Returns the steps taken, and the losses of the network and of its average on the second.
+    arguments: recipes, seeds, seconds, guidance, num_images, output, as on the command line.
+    Returns all runs that were asked for, and how real images compare with real ones.
     """
-    from diffusion.data.batches import Batches, halve
-    from diffusion.training.building import build, resized
+    import keras
 
-    images, held = images
-    plain = dataclasses.replace(config, decay_learning_rate=False)  # `Budget` lowers it
-    stages = [(config.image_size, None, seconds)]
-    if config.half_size_epochs:
-        stages.insert(0, (config.image_size // 2, halve, HALF_SIZE_SHARE * seconds))
-    model = build(plain, 1, stages[0][0])
-    model.adapt(images)
-    budget = Budget(config, seconds)
-    for size, transform, end in stages:
-        if model.image_size != size:
-            model = resized(model, plain, size)
-        batches = Batches(
-            images, config.batch_size, flip=config.flip, seed=config.seed, transform=transform
-        )
-        budget.run(model, batches, end)
-    return budget.steps, *(held_out_loss(model, held, training) for training in (True, False))
+    from benchmarks.recipe_judge import Judge
+    from diffusion.data.holdout import hold_out
+    from diffusion.evaluation.encoder import load_encoder
 
-
-class Budget:
-    """Processor time to spend on training steps, not counting compilation."""
-
-    def __init__(self, config, seconds):
-        self.config, self.seconds, self.spent, self.steps = config, seconds, 0.0, 0
-
-    def run(self, model, batches, end):
-        """Train until `end` seconds are spent."""
-        first = True
-        for batch in endless(batches):
-            if self.spent >= end:
-                return
-            if self.config.decay_learning_rate:
-                model.optimizer.learning_rate = self.learning_rate()
-            started = time.process_time()
-            model.train_on_batch(batch)
-            self.spent += 0 if first else time.process_time() - started
-            self.steps, first = self.steps + 1, False
-
-    def learning_rate(self):
-        """Return the rate: warmed up over a twentieth of the time, then a half cosine to 0."""
-        share = min(1, self.spent / self.seconds)
-        warmth = min(1, share / 0.05 + 0.01)
-        return self.config.learning_rate * warmth * math.cos(share * math.pi / 2) ** 2
+    learn, held, words = hold_out(flowers)
+    print(f"{len(learn):,} images for training; judged on {words}", flush=True)
+    data = flowers.images[learn], flowers.labels[learn], flowers.class_names
+    held_out, encoder = (flowers.images[held], flowers.labels[held]), load_encoder()
+    judge = Judge(*held_out, encoder, arguments.guidance, arguments.num_images)
+    runs = []
+    for name, seed in itertools.product(arguments.recipes, arguments.seeds):
+        recipe = seeded(RECIPES[name], seed, flowers.images.shape[1])
+        settings = settings_of(name, recipe, flowers, arguments)
+        run = find_run(arguments.output, settings)
+        outcome = f"already in {arguments.output}"
+        if run is None:
+            keras.utils.clear_session()
+            run = {
+                "settings": settings,
+                "result": run_recipe(recipe, data, arguments.seconds, judge),
+            }
+            save_run(arguments.output, run)
+            outcome = f"{run['result']['steps']:,} steps in {run['result']['wall']:.0f} s"
+        print(f"{name}, seed {seed}: {outcome}", flush=True)
+        runs.append(run)
+    return runs, judge.floor()
 
 
-def endless(batches) -> Iterator:
-    """Yield the batches of one epoch after another."""
-    while True:
-        yield from batches
-        batches.on_epoch_end()
+def seeded(recipe: Recipe, seed: int, image_size: int) -> Recipe:
+    """Return the recipe with this seed, for this resolution."""
+    config = dataclasses.replace(recipe.config, seed=seed, image_size=image_size)
+    return dataclasses.replace(recipe, config=config)
 
 
-def held_out_loss(model, images, training: bool) -> float:
-    """Return the mean absolute error of the noise on held-out images, at evenly spaced times."""
-    import numpy as np
-    from keras import ops
+def settings_of(name: str, recipe: Recipe, flowers, arguments) -> dict:
+    """Return all that a run's result follows from, as JSON has it."""
+    import keras
 
-    network = model.network if training else model.ema_network
-    images = ops.convert_to_numpy(model.normalize(images))
-    noises = np.random.default_rng(1).normal(size=images.shape).astype("float32")
-    times = ((np.arange(len(images)) + 0.5) / len(images)).reshape(-1, 1, 1, 1)
-    noise_rates, signal_rates = map(ops.convert_to_numpy, model.schedule(times))
-    noisy = signal_rates * images + noise_rates * noises
-    predicted = network.predict([noisy, noise_rates**2], batch_size=64, verbose=0)
-    return float(np.abs(predicted - noises).mean())
+    settings = {
+        "name": name,
+        "recipe": dataclasses.asdict(recipe),
+        "seconds": arguments.seconds,
+        "guidance": arguments.guidance,
+        "num_images": arguments.num_images,
+        "data": flowers.fingerprint or flowers.description,
+        "backend": keras.backend.backend(),
+    }
+    return json.loads(json.dumps(settings))
+
+
+def run_recipe(recipe: Recipe, data: tuple, seconds: float, judge) -> dict:
+    """Train by one recipe on (images, labels, class names) and return what the judge says."""
+    from benchmarks.recipe_training import train
+
+    started = time.perf_counter()
+    model, averages, steps = train(recipe, *data, seconds)
+    wall = time.perf_counter() - started
+    scores = []
+    for length, weights in averages.weights.items():
+        model.ema_network.set_weights(weights)
+        scores.append({"average": length, **judge.scores(model)})
+    scores = scores or [{"average": recipe.config.ema, **judge.scores(model)}]
+    parameters = model.network.count_params()
+    return {"parameters": parameters, "steps": steps, "wall": wall, "scores": scores}
+
+
+def load_runs(path: Path) -> list[dict]:
+    """Return the runs in a file of results, none if there is no file.
+
+    Raises ValueError, naming the line, where it holds something else.
+    """
+    runs = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            run = json.loads(line)
+            run["settings"]["name"], run["result"]["scores"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number}, is no run of recipe_parts: delete the line, or choose "
+                "another file"
+            ) from error
+        runs.append(run)
+    return runs
+
+
+def find_run(path: Path, settings: dict) -> dict | None:
+    """Return the run with these settings in a file of results, None if it has none."""
+    return next((run for run in load_runs(path) if run["settings"] == settings), None)
+
+
+def save_run(path: Path, run: dict) -> None:
+    """Append a run to a file of results, which is written whole."""
+    lines = [json.dumps(each) + "\n" for each in [*load_runs(path), run]]
+    with written_whole(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def table(runs: list[dict], floor: dict, guidance: list[float]) -> list[tuple]:
+    """Return the rows of the table: headings, real images, then each recipe and average."""
+    heads = ["recipe", "parameters", "steps", "noise error", "velocity error"]
+    heads += [f"{words} at {scale:g}" for scale in guidance for _, words, _, _ in MEASURES]
+    real = [_cell([floor[name]], *form) for _ in guidance for name, _, *form in MEASURES]
+    cells: dict[str, list] = {}
+    for run in runs:
+        name, result = run["settings"]["name"], run["result"]
+        for score in result["scores"]:
+            one = len(result["scores"]) == 1
+            label = name if one else f"{name}, {score['average'] or 'no average'}"
+            cells.setdefault(label, []).append((result, score))
+    rows = [tuple(heads), ("real against real", "-", "-", "-", "-", *real)]
+    return rows + [(label, *_row(judged, guidance)) for label, judged in cells.items()]
+
+
+def _row(judged, guidance):
+    yield f"{judged[0][0]['parameters']:,}"
+    yield f"{np.mean([result['steps'] for result, _ in judged]):,.0f}"
+    for name in ("noise_error", "velocity_error"):
+        yield _cell([score[name] for _, score in judged], 1, 4)
+    for scale in guidance:
+        for name, _, *form in MEASURES:
+            found = [score["guidance"].get(f"{scale:g}", {}).get(name) for _, score in judged]
+            yield "-" if None in found else _cell(found, *form)
+
+
+def _cell(values, factor, digits):
+    """Return the mean of values, with their standard deviation if there are several."""
+    values = factor * np.array(values)
+    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
 
 
 if __name__ == "__main__":

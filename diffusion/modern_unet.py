@@ -100,11 +100,13 @@ def build_modern_unet(
     *,
     patch_size: int = 2,
     attention: bool = True,
+    bottom_depth: int | None = None,
 ) -> keras.Model:
     """Build the U-Net; arguments as for `unet.build_unet`, and
 
     patch_size: side of the patches of pixels that the first convolution folds into channels.
     attention: attend between the blocks at the lowest resolution.
+    bottom_depth: residual blocks at the lowest resolution; default `block_depth`.
     embedding_dims: length of the sinusoidal embedding; an MLP of `widths[-1]` units follows.
 
     Returns a functional `keras.Model` with inputs named as the contract says; the untrained network
@@ -129,7 +131,7 @@ def build_modern_unet(
             x = ModulatedBlock(width, embedding, dtype)(x)
             skips.append(x)
         x = layers.AveragePooling2D(pool_size=2, dtype=dtype)(x)
-    for number in range(block_depth):
+    for number in range(bottom_depth or block_depth):
         if number and attention:
             x = AttentionBlock(dtype)(x)
         x = ModulatedBlock(widths[-1], embedding, dtype)(x)

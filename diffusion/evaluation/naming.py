@@ -27,16 +27,20 @@ class SpeciesClassifier:
         """Return a name for each of images (N, S, S, 3), uint8 or in [0, 1]."""
         return [self.names[best] for best in encode(self.classifier, images).argmax(axis=-1)]
 
+    def check(self, names: Sequence[str]) -> None:
+        """Raise ValueError for a name that the classifier does not know."""
+        if unknown := [name for name in names if name not in self.names]:
+            raise ValueError(
+                f"the classifier does not know {unknown[0]!r}: use one trained on the same species"
+            )
+
     def share_named(self, images: np.ndarray, names: Sequence[str]) -> float:
         """Return the share of images (N, S, S, 3) that get their own one of `names` (N,).
 
         Names are compared as texts: number 5 of a model may be another flower than that of the
         classifier. Raises ValueError for a name that the classifier does not know.
         """
-        if unknown := [name for name in names if name not in self.names]:
-            raise ValueError(
-                f"the classifier does not know {unknown[0]!r}: use one trained on the same species"
-            )
+        self.check(names)
         found = zip(self(images), names, strict=True)
         return float(np.mean([given == asked for given, asked in found]))
 

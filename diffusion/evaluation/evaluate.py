@@ -110,9 +110,9 @@ def evaluate_samplers(
         for scale in guidance:
             check_scale(scale, guidance_interval)
         labels = label_numbers(labels, model.class_names, len(images))
-        drawn = {"labels": draw_labels(labels, num_images, seed)}
-        drawn["guidance_interval"] = guidance_interval
-        settings = [{**drawn, "guidance": scale} for scale in guidance]
+        drawn = draw_labels(labels, num_images, seed)
+        shared = {"labels": drawn, "guidance_interval": guidance_interval}
+        settings = [{**shared, "guidance": scale} for scale in guidance]
 
     def by_name(images, labels=None, guidance=None, **_):
         if labels is None:

@@ -101,16 +101,18 @@ def captions(names: Sequence[str], width: int) -> np.ndarray:
 
     A name too long for a line is continued on a second one, and what does not fit there is cut.
     """
-    font = ImageFont.load_default(max(12, width // 10))
+    import matplotlib  # here: for its font, since Pillow's own has ASCII letters alone
+
+    size = max(11, width // 10)
+    font = ImageFont.truetype(matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf", size)
     texts = [_wrapped(name, font, width - 8) for name in names]
-    spacing = 2
-    line = sum(font.getmetrics()) + spacing
-    height = 8 + line * max(text.count("\n") + 1 for text in texts)
+    height = 8 + (size + 5) * max(text.count("\n") + 1 for text in texts)
     bands = []
     for text in texts:
         band = Image.new("RGB", (width, height), "white")
-        place, style = (width / 2, 3), {"spacing": spacing, "align": "center", "anchor": "ma"}
-        ImageDraw.Draw(band).multiline_text(place, text, "black", font, **style)
+        ImageDraw.Draw(band).multiline_text(
+            (width / 2, 3), text, "black", font, anchor="ma", align="center"
+        )
         bands.append(np.asarray(band))
     return np.stack(bands)
 

@@ -140,6 +140,8 @@ def test_names_below_pictures_are_wrapped_or_shortened_to_the_width(tmp_path):
     filled = [text.any(axis=(1, 2)) for text in band]
     lines = [np.diff(rows.astype(int)).tolist().count(1) for rows in filled[:3]]
     assert lines == [1, 2, 1]  # blocks of text, top to bottom
+    umlauts = captions(["ö", "ß"], 128)  # a font without them draws the same box for both
+    assert (umlauts[0] != umlauts[1]).any()
     save_image_grid(tmp_path / "a.png", np.ones((5, 16, 16, 3)), None, 8, names)
     assert Image.open(tmp_path / "a.png").size == (5 * 128, 128 + band.shape[1])
 

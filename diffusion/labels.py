@@ -9,11 +9,8 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
-from keras import ops
 
-from diffusion.support.backend import replica
 from diffusion.support.contracts import Tensor
 
 # A name, a number, or a sequence of them, one for each image; None means no name
@@ -74,6 +71,11 @@ def dropped(labels: Tensor, probability: float, no_name: int, seed: Any) -> Tens
     seed: a `keras.random.SeedGenerator`. Under `tf.distribute` each replica draws for the joint
     batch and uses its share.
     """
+    import keras  # here: a command line refuses a wrong name before it imports Keras
+    from keras import ops
+
+    from diffusion.support.backend import replica
+
     number, replicas = replica()
     count = ops.shape(labels)[0]
     chances = keras.random.uniform((replicas * count,), seed=seed)

@@ -37,6 +37,7 @@ def number(kind=int, least=None, most=None, above=None):
     return convert
 
 
+GUIDANCE = 2.0  # flowers look most like their names without losing their variety
 SEED = number(least=0, most=2**32 - 1)  # what Keras takes as a seed on every backend
 
 
@@ -159,15 +160,29 @@ class Parser(argparse.ArgumentParser):
         default = os.environ.get("DATA_DIR") or None
         self.add_argument("--data-dir", type=data_folder, default=default, help=words)
 
-    def add_model(self, recorded=False):
+    def add_model(self, recorded=False, default="flowers-64.keras"):
         """Take --model, to generate with; recorded: with the record of its training."""
-        words = "a .keras file or a run's folder (default: the one that ships, flowers-64.keras)"
+        words = f"a .keras file or a run's folder (default: the one that ships, {default})"
         self.add_argument("--model", type=functools.partial(model, recorded=recorded), help=words)
 
     def add_count(self, name, default, words, least=1):
         """Take a whole number; the help is `words` and the default."""
         wanted, words = number(least=least), f"{words} (default: %(default)s)"
         self.add_argument(name, type=wanted, default=default, help=words)
+
+    def add_guidance(self, words, **options):
+        """Take --guidance, help `words`, and --guidance-interval."""
+        scale = number(float, least=0)
+        self.add_argument("--guidance", type=scale, metavar="SCALE", help=words, **options)
+        words = "noise rates between which guidance acts, such as 0.2 0.8 (default: everywhere)"
+        rate, both = number(float, least=0, most=1), ("LOW", "HIGH")
+        self.add_argument("--guidance-interval", type=rate, nargs=2, metavar=both, help=words)
+
+    def check_guidance(self, arguments):
+        """Refuse an interval whose ends are swapped."""
+        if (interval := arguments.guidance_interval) and interval[0] > interval[1]:
+            low, high = interval
+            self.error(f"--guidance-interval {low} {high}: name the lower noise rate first")
 
     def add_seed(self):
         """Take --seed."""
@@ -197,6 +212,13 @@ def model(text, recorded=False):
     except (ValueError, OSError) as error:
         _refuse(str(error))
     return Path(text)
+
+
+def class_names(path):
+    """Return the names that a saved model or classifier knows, () if none, from its file alone."""
+    from diffusion.support.keras_files import model_file, read_config
+
+    return tuple(read_config(model_file(path)).get("config", {}).get("class_names", ()))
 
 
 def data_folder(text):

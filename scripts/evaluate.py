@@ -10,16 +10,24 @@ import sys
 import command
 
 from diffusion.data.folders import SPLITS
+from diffusion.support.paths import SHIPPED
 from diffusion.support.registry import names_in
 
 PUBLISHED = " ".join(__doc__.split("\n\n", 1)[1].split())
+NOTES = [
+    "FID falls as images are added, so compare it for equal numbers only: the two halves of the "
+    "real ones have fewer",
+    PUBLISHED,
+]
 
 
 def parse_arguments():
     parser = command.Parser(
         description="Generate images by each sampler with each number of steps, and measure how "
         "far they are from real images held out: KID with its standard error, FID, precision and "
-        "recall in an encoder's features, beside what real images reach against other real ones.",
+        "recall in an encoder's features, beside what real images reach against other real ones. "
+        "A model with names generates each name as often as it occurs among the real images; then "
+        "the share of images that a classifier names right is measured, too.",
         epilog=PUBLISHED,
     )
     add = parser.add_argument
@@ -43,12 +51,19 @@ def parse_arguments():
     words = "flowers (ships with the course), inception-75, inception-299 (downloaded once), or a "
     words += ".keras file of scripts/train_encoder.py (default: %(default)s)"
     add("--encoder", type=encoder, default="flowers", metavar="NAME", help=words)
+    words = "guidance scales for a model with names, as for generate.py "
+    parser.add_guidance(words + f"(default: {command.GUIDANCE:g})", nargs="+")
     parser.add_seed()
     table = command.writable(".json", like=is_evaluation)
     add("--json", type=table, metavar="FILE", help="also write the table there, as JSON")
     picture = command.writable(".png")
     parser.add_file("--plot", picture, "evaluation.png", "the picture file to write")
     arguments = parser.parse_args()
+    parser.check_guidance(arguments)
+    path = arguments.model or SHIPPED
+    for option in ("guidance", "guidance_interval"):
+        if getattr(arguments, option) and not command.class_names(path):
+            parser.error(f"--{option.replace('_', '-')} needs names: {path} has none")
     for output in filter(None, (arguments.json, arguments.plot)):
         command.check_not_source(output, arguments.data_dir)
     return arguments
@@ -81,16 +96,15 @@ def main():
     encoder, encoder_words = choose_encoder(arguments.encoder)
     flowers = load(arguments, run)
     _, held, words = hold_out(flowers, arguments.split)
+    by_name, name_words = names(arguments, run.model, flowers, held)
     conditions = [
         f"{run.caption}",
         f"compared with {words}, by {encoder_words}",
         seen_in_training(run.record, flowers, arguments.split),
-        "FID falls as images are added, so compare it for equal numbers only: the two halves of "
-        "the real ones have fewer",
-        PUBLISHED,
+        *name_words,
     ]
-    print("\n".join(conditions[:3]), flush=True)
-    rounds = len(arguments.samplers) * len(arguments.steps)
+    print("\n".join(conditions), flush=True)
+    rounds = len(arguments.samplers) * len(arguments.steps) * len(by_name.get("guidance", [1]))
     total = len(held) + arguments.num_images * rounds
     with tqdm(total=total, unit="image", disable=None) as bar:
         rows = evaluate_samplers(
@@ -102,13 +116,39 @@ def main():
             arguments.num_images,
             arguments.seed,
             on_progress=bar.update,
+            **by_name,
         )
-    print(table(rows))
-    print("\n".join(conditions[3:]))
+    print("\n".join([table(rows), *NOTES]))
     if arguments.json:
-        write_json(arguments.json, {"conditions": conditions, "rows": rows})
+        write_json(arguments.json, {"conditions": conditions + NOTES, "rows": rows})
     plot(rows, arguments.plot, "\n".join(conditions[:2]))
     print(f"figure in {arguments.plot}")
+
+
+def names(arguments, model, flowers, held):
+    """Return what `evaluate_samplers` takes for a model with names, and a line about it."""
+    if not model.labelled:
+        return {}, []
+    from diffusion.evaluation.naming import load_species_classifier
+
+    named = [flowers.class_names[label] for label in flowers.labels[held]]
+    interval = arguments.guidance_interval
+    where = "from {:g} to {:g}".format(*interval) if interval else "everywhere"
+    path, classifier = arguments.encoder if arguments.encoder.endswith(".keras") else None, None
+    try:
+        classifier = load_species_classifier(path)
+        classifier.check(named)
+        words = "named: the share that the encoder's classifier names right"
+    except (ValueError, OSError) as error:
+        words = f"named: not measured, {error}"
+        classifier = None
+    options = {
+        "labels": named,
+        "guidance": arguments.guidance or [command.GUIDANCE],
+        "guidance_interval": interval,
+        "classifier": classifier,
+    }
+    return options, [f"drawn by name, guided at noise rates {where}; {words}"]
 
 
 def load(arguments, run):
@@ -127,25 +167,31 @@ def load(arguments, run):
 
 
 def plot(rows, path, caption):
-    """Plot each measure against the number of steps, one line per sampler."""
+    """Plot each measure against the steps, or against several scales of guidance."""
     import utils
     import matplotlib.pyplot as plt
 
     from diffusion.support.files import written_whole
 
     floor, *drawn = rows
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.8))
-    names = {"kid": "KID", "fid": "FID", "precision": "precision", "recall": "recall"}
-    for axis, (name, title) in zip(axes, names.items(), strict=True):
-        for sampler in dict.fromkeys(row["sampler"] for row in drawn):
-            mine = sorted((r for r in drawn if r["sampler"] == sampler), key=lambda r: r["steps"])
+    titles = {"kid": "KID", "fid": "FID", "precision": "precision", "recall": "recall"}
+    if floor.get("named") is not None:
+        titles["named"] = "named right"
+    over, label, xlabel = "steps", "{sampler}", "steps"
+    if len({row.get("guidance") for row in drawn}) > 1:
+        over, label, xlabel = "guidance", "{sampler}, {steps} steps", "guidance scale"
+    figure, axes = plt.subplots(1, len(titles), figsize=(3.25 * len(titles), 3.8))
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        for line in dict.fromkeys(label.format(**row) for row in drawn):
+            mine = [row for row in drawn if label.format(**row) == line]
+            mine.sort(key=lambda row: row[over])
             errors = [row["kid_error"] for row in mine] if name == "kid" else None
-            points = [row["steps"] for row in mine], [row[name] for row in mine]
-            axis.errorbar(*points, yerr=errors, marker="o", capsize=3, label=sampler)
+            points = [row[over] for row in mine], [row[name] for row in mine]
+            axis.errorbar(*points, yerr=errors, marker="o", capsize=3, label=line)
         axis.axhline(floor[name], color="0.4", linestyle="--", lw=1, label=floor["sampler"])
-        axis.set(title=title, xlabel="steps", xscale="log")
-        steps = sorted({row["steps"] for row in drawn})
-        axis.set_xticks(steps, [str(count) for count in steps])
+        axis.set(title=title, xlabel=xlabel, xscale="log" if over == "steps" else "linear")
+        places = sorted({row[over] for row in drawn})
+        axis.set_xticks(places, [f"{place:g}" for place in places])
         axis.minorticks_off()
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
     axes[0].legend(fontsize=9)

@@ -90,6 +90,29 @@ def trained(tiny, painted, tmp_path_factory):
     return train(tiny, painted, folder, tensorboard=ON_TENSORFLOW, verbose=0)
 
 
+@pytest.fixture(scope="session")
+def by_name(tiny, painted, trained, tmp_path_factory):
+    """The folder of a run whose model knows the painted flowers' names; its weights are random."""
+    import dataclasses
+    import shutil
+
+    from diffusion.training.building import build
+    from diffusion.training.export import inference_copy
+
+    model = build(dataclasses.replace(tiny, labels=True), 1, class_names=painted.class_names)
+    model.adapt(painted.images)
+    rng = np.random.default_rng(0)
+    for weight in model.network.trainable_weights:  # untrained, all names give one image
+        if "embeddings" in weight.path or weight is model.network.layers[-1].kernel:
+            weight.assign(rng.normal(0, 0.3, weight.shape))
+    model.ema_network.set_weights(model.network.get_weights())
+    folder = tmp_path_factory.mktemp("models") / "by-name"
+    folder.mkdir()
+    inference_copy(model).save(folder / "model.keras")
+    shutil.copy(trained.folder / "run.json", folder)
+    return folder
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Call a script such as "evaluate.py" in this process: (status, its output, its errors)."""

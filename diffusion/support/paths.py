@@ -31,3 +31,7 @@ def models_home() -> Path:
 def shipped(name: str) -> Path:
     """Return the path of a file that ships with the course, such as "flowers-64.keras"."""
     return (PACKAGE.parent / "models" if IN_CHECKOUT else PACKAGE / "pretrained") / name
+
+
+SHIPPED = shipped("flowers-64.keras")  # the chapter's network, without names
+SHIPPED_BY_NAME = shipped("flowers-by-name-64.keras")

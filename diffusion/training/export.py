@@ -12,13 +12,11 @@ import numpy as np
 
 from diffusion.model import DiffusionModel
 from diffusion.support.keras_files import model_file, record_file, save_small
-from diffusion.support.paths import shipped
+from diffusion.support.paths import SHIPPED, SHIPPED_BY_NAME  # noqa: F401 (the second for others)
 from diffusion.support.precision import choose_precision, in_float32
 from diffusion.training.building import load_model
 from diffusion.training.loop import Run
 from diffusion.training.record import load_record
-
-SHIPPED = shipped("flowers-64.keras")
 
 
 def export_run(run: Run, path: Path | str) -> None:

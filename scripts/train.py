@@ -12,6 +12,7 @@ from diffusion.training.config import LOSSES, PRESETS, get_preset
 
 CHANGES = ("epochs", "seed", "learning_rate", "precision", "batch_size")
 CHANGES += ("objective", "loss", "loss_weighting", "self_conditioning")
+CHANGES += ("network", "labels", "label_dropout", "gradient_norm")
 
 
 def parse_arguments():
@@ -45,7 +46,10 @@ def parse_arguments():
     add("--precision", type=command.one_of(PRECISIONS), help=words)
     parser.add_count("--sample-every", 1, "epochs between sample grids; 0: none", least=0)
     add("--batch-size", type=count, help="images per step, over all devices")
+    words = "shorten a longer gradient of all weights to this length (default: 0, which keeps all)"
+    add("--gradient-norm", type=command.number(float, least=0), metavar="LENGTH", help=words)
     add_target(parser.add_argument_group("what is learnt (notebooks/beyond/07_ddpm.ipynb)"))
+    add_names(parser.add_argument_group("flowers by name (notebooks/beyond/11_guidance.ipynb)"))
     add_devices(parser.add_argument_group("on several GPUs or machines (docs/distributed.md)"))
     return parser.parse_args()
 
@@ -67,6 +71,20 @@ def add_target(group):
     )
     words = "feed the network its own earlier estimate of the image"
     add("--self-conditioning", action="store_true", default=None, help=words)
+
+
+def add_names(group):
+    """Add the options of notebook 11."""
+    networks = names_in("training.building", "NETWORKS")
+    words = f"{' or '.join(networks)} (default: the former, the chapter's)"
+    group.add_argument("--network", type=command.one_of(networks), help=words)
+    words = "learn the flowers' names, too: what generate.py --label asks for"
+    group.add_argument("--labels", action="store_true", default=None, help=words)
+    words = "share of names withheld at each step, at least 0 and below 1, for guidance"
+    kind = command.number(float, least=0)
+    group.add_argument(
+        "--label-dropout", type=kind, metavar="SHARE", help=f"{words} (default: 0.1)"
+    )
 
 
 def add_devices(group):
@@ -98,6 +116,8 @@ def main():
     config = get_preset(
         arguments.preset, **{name: value for name, value in given.items() if value is not None}
     )
+    if arguments.label_dropout is not None and not config.labels:
+        command.fail("--label-dropout goes with --labels")
     if arguments.output is None:
         command.writable_folder(models_home())
     if not arguments.distribute:

@@ -8,6 +8,7 @@ model), `run.json` (its record), `losses.csv` (its loss curve), `samples/` and `
 
 import contextlib
 import dataclasses
+import itertools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +92,8 @@ def train(
     flowers: from `load_flowers`, of `config.image_size`.
     folder: the run's folder; default `models/<preset>-<data>`.
     model: your own compiled model, with another network or schedule, say; default `build(config)`.
-        It is adapted to the images unless it has been; a checkpoint takes precedence.
+        It is adapted to the images unless it has been; a checkpoint takes precedence. If it takes
+        labels, its names must be those of the flowers.
     resume: continue from the folder's checkpoint if there is one. On a CPU the result is the same,
         to the bit, as that of an uninterrupted run. A finished run is only loaded.
     max_steps: stop after so many steps in all, even within an epoch.
@@ -141,6 +143,7 @@ def _starting_point(config, flowers, folder, model, record, total_steps, resume)
                 f"{folder / MODEL} exists: continue it (--resume), or choose another folder "
                 "(--output)"
             )
+    _check_names(model, config, flowers)
     record["loss"] = loss_name(model)
     return model, record
 
@@ -167,6 +170,20 @@ def _checkpoint(source, folder, config, record):
     return model, resume_record(folder, old, record, steps_taken(model))
 
 
+def _check_names(model, config, flowers):
+    """Raise ValueError unless the model's names, if it has any, are those of the flowers."""
+    if model.labelled != config.labels:
+        has, wanted = ("labels", True) if model.labelled else ("no labels", False)
+        raise ValueError(f"the model has {has}: use get_preset(..., labels={wanted})")
+    pairs = itertools.zip_longest(model.class_names, flowers.class_names)
+    for number, (name, other) in enumerate(pairs if model.labelled else ()):
+        if name != other:
+            raise ValueError(
+                f"the model's names are not the flowers': number {number} is {name!r} there and "
+                f"{other!r} here: use the same data, or another folder (--output)"
+            )
+
+
 def _callbacks(folder, record, config, stop, sample_every, tensorboard, others):
     """Return the callbacks of every part; process 0 alone writes files."""
     first = distribution.is_main_process()
@@ -191,7 +208,10 @@ def _facts(record, flowers, max_steps, sample_every):
     checksum = 0
     for start in range(0, len(flowers), 1000):
         checksum = zlib.crc32(flowers.images[start : start + 1000], checksum)
-    return {**record["config"], **options, **same, "checksum of the images": checksum}
+    same["checksum of the images"] = checksum
+    names = "\n".join(flowers.class_names).encode()
+    same["checksum of the labels"] = zlib.crc32(names, zlib.crc32(flowers.labels))
+    return {**record["config"], **options, **same}
 
 
 def _fit_part(model, steps, config, flowers, callbacks, verbose):

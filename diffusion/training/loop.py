@@ -8,7 +8,6 @@ model), `run.json` (its record), `losses.csv` (its loss curve), `samples/` and `
 
 import contextlib
 import dataclasses
-import itertools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +29,14 @@ from diffusion.training.callbacks import (
     memory_errors,
 )
 from diffusion.training.config import Config
-from diffusion.training.record import load_record, loss_name, new_record, resume_record, steps_taken
+from diffusion.training.record import (
+    check_names,
+    load_record,
+    loss_name,
+    new_record,
+    resume_record,
+    steps_taken,
+)
 from diffusion.training.stopping import GracefulStop
 from diffusion.training.tensorboard_logs import TensorBoardLogs
 
@@ -143,7 +149,7 @@ def _starting_point(config, flowers, folder, model, record, total_steps, resume)
                 f"{folder / MODEL} exists: continue it (--resume), or choose another folder "
                 "(--output)"
             )
-    _check_names(model, config, flowers)
+    check_names(model, config, flowers)
     record["loss"] = loss_name(model)
     return model, record
 
@@ -170,20 +176,6 @@ def _checkpoint(source, folder, config, record):
     return model, resume_record(folder, old, record, steps_taken(model))
 
 
-def _check_names(model, config, flowers):
-    """Raise ValueError unless the model's names, if it has any, are those of the flowers."""
-    if model.labelled != config.labels:
-        has, wanted = ("labels", True) if model.labelled else ("no labels", False)
-        raise ValueError(f"the model has {has}: use get_preset(..., labels={wanted})")
-    pairs = itertools.zip_longest(model.class_names, flowers.class_names)
-    for number, (name, other) in enumerate(pairs if model.labelled else ()):
-        if name != other:
-            raise ValueError(
-                f"the model's names are not the flowers': number {number} is {name!r} there and "
-                f"{other!r} here: use the same data, or another folder (--output)"
-            )
-
-
 def _callbacks(folder, record, config, stop, sample_every, tensorboard, others):
     """Return the callbacks of every part; process 0 alone writes files."""
     first = distribution.is_main_process()
@@ -205,13 +197,10 @@ def _facts(record, flowers, max_steps, sample_every):
     """Return what processes that train as one must have in common."""
     options = {"max_steps": max_steps, "sample_every": sample_every, "data": record["data"]}
     same = {name: record[name] for name in ("precision", "versions")}
-    checksum = 0
+    checksum = zlib.crc32("\n".join(flowers.class_names).encode(), zlib.crc32(flowers.labels))
     for start in range(0, len(flowers), 1000):
         checksum = zlib.crc32(flowers.images[start : start + 1000], checksum)
-    same["checksum of the images"] = checksum
-    names = "\n".join(flowers.class_names).encode()
-    same["checksum of the labels"] = zlib.crc32(names, zlib.crc32(flowers.labels))
-    return {**record["config"], **options, **same}
+    return {**record["config"], **options, **same, "checksum of images and labels": checksum}
 
 
 def _fit_part(model, steps, config, flowers, callbacks, verbose):

@@ -80,7 +80,7 @@ def test_a_run_is_not_resumed_on_other_data(trained, painted, tiny, tmp_path):
 def test_a_run_is_not_resumed_on_flowers_of_other_names(named, painted):
     names = (*painted.class_names[:2], "weed", *painted.class_names[3:])
     others = dataclasses.replace(painted, class_names=names)
-    words = f"number 2 is '{painted.class_names[2]}' there and 'weed' here: use the same data"
+    words = f"'{painted.class_names[2]}' there is 'weed' here: use the same data"
     with pytest.raises(ValueError, match=words):
         train(get_preset("tiny", labels=True), others, named.folder, resume=True)
 

@@ -19,7 +19,7 @@ def parse_arguments():
     parser = command.Parser(
         description="Train a diffusion model on flowers. A checkpoint is written after each epoch, "
         "and when the run is interrupted (Ctrl-C, SIGTERM, SIGHUP). To continue an interrupted "
-        "run, add --resume. Numbers not given are the preset's."
+        "run, add --resume. What is not given is the preset's."
     )
     add = parser.add_argument
     add(
@@ -46,7 +46,7 @@ def parse_arguments():
     add("--precision", type=command.one_of(PRECISIONS), help=words)
     parser.add_count("--sample-every", 1, "epochs between sample grids; 0: none", least=0)
     add("--batch-size", type=count, help="images per step, over all devices")
-    words = "shorten a longer gradient of all weights to this length (default: 0, which keeps all)"
+    words = "shorten a longer gradient of all weights to this length; 0 keeps all"
     add("--gradient-norm", type=command.number(float, least=0), metavar="LENGTH", help=words)
     add_target(parser.add_argument_group("what is learnt (notebooks/beyond/07_ddpm.ipynb)"))
     add_names(parser.add_argument_group("flowers by name (notebooks/beyond/11_guidance.ipynb)"))
@@ -59,15 +59,19 @@ def add_target(group):
     weightings = ("none", *names_in("objectives", "WEIGHTINGS"))
     objectives = names_in("objectives", "OBJECTIVES")
     add = group.add_argument
-    words = f"what the network predicts: {', '.join(objectives)} (default: noise)"
+    words = f"what the network predicts: {', '.join(objectives)} (in the chapter: noise)"
     add("--objective", type=command.one_of(objectives), help=words)
-    add("--loss", type=command.one_of(LOSSES), help=f"{' or '.join(LOSSES)} (default: the former)")
+    add(
+        "--loss",
+        type=command.one_of(LOSSES),
+        help=f"{' or '.join(LOSSES)} (in the chapter: the former)",
+    )
     add(
         "--loss-weighting",
         type=command.one_of(weightings),
         metavar="WEIGHTING",
         help=f"weight of an error by signal-to-noise ratio: {', '.join(weightings)}; meant for "
-        "squared errors (default: none)",
+        "squared errors (in the chapter: none)",
     )
     words = "feed the network its own earlier estimate of the image"
     add("--self-conditioning", action="store_true", default=None, help=words)
@@ -76,15 +80,13 @@ def add_target(group):
 def add_names(group):
     """Add the options of notebook 11."""
     networks = names_in("training.building", "NETWORKS")
-    words = f"{' or '.join(networks)} (default: the former, the chapter's)"
+    words = f"{' or '.join(networks)} (in the chapter: the former)"
     group.add_argument("--network", type=command.one_of(networks), help=words)
     words = "learn the flowers' names, too: what generate.py --label asks for"
     group.add_argument("--labels", action="store_true", default=None, help=words)
-    words = "share of names withheld at each step, at least 0 and below 1, for guidance"
+    words = "share of names withheld at each step, at least 0 and below 1: guidance needs some"
     kind = command.number(float, least=0)
-    group.add_argument(
-        "--label-dropout", type=kind, metavar="SHARE", help=f"{words} (default: 0.1)"
-    )
+    group.add_argument("--label-dropout", type=kind, metavar="SHARE", help=words)
 
 
 def add_devices(group):

@@ -36,7 +36,10 @@ def build(
     for labels of fewer than two names.
     """
     if config.labels and len(class_names) < 2:
-        raise ValueError(f"labels need two class_names or more, got {list(class_names)}")
+        raise ValueError(
+            f"labels need two class_names or more, got {list(class_names)}: train on flowers with "
+            "names, or without labels"
+        )
     for name, choices in (("schedule", SCHEDULES), ("loss", LOSSES), ("network", NETWORKS)):
         if (value := getattr(config, name)) not in choices:
             raise ValueError(f"no {name} {value!r}: choose one of {', '.join(choices)}")

@@ -50,7 +50,6 @@ def test_names_that_differ_in_case_alone_are_told_apart():
         ("quux", 1, "'quux': there are 4 names"),
         ("", 1, "'': there are 4 names"),
         *((label, 1, "a whole number from 0 to 3") for label in (4, -1, 1.5, True, np.inf)),
-        (["rose", [1]], None, "inhomogeneous"),
         (["rose", "lily"], 3, "2 labels for 3 images: give a list of 3, or one label without"),
         (["rose"], 2, "1 labels for 2 images"),
     ],

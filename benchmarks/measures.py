@@ -156,8 +156,9 @@ def compiled_passes(model) -> Callable:
 
         @tf.function(jit_compile=bool(model.jit_compile))
         def passes(noisy_images, noise_variances, noises):
+            inputs = {"noisy_images": noisy_images, "noise_variances": noise_variances}
             with tf.GradientTape() as tape:
-                pred_noises = network([noisy_images, noise_variances], training=True)
+                pred_noises = network(inputs, training=True)
                 loss = tf.reduce_mean(tf.abs(noises - pred_noises))
             return loss, tape.gradient(loss, network.trainable_weights)
 
@@ -165,7 +166,7 @@ def compiled_passes(model) -> Callable:
     import jax
 
     def loss_of(weights, state, noisy_images, noise_variances, noises):
-        inputs = [noisy_images, noise_variances]
+        inputs = {"noisy_images": noisy_images, "noise_variances": noise_variances}
         pred_noises, state = network.stateless_call(weights, state, inputs, training=True)
         return abs(noises - pred_noises).mean(), state
 

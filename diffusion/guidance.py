@@ -10,13 +10,26 @@ factor, `score = -noise / noise_rate`, so both only change what is predicted: ea
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import keras
 from keras import ops
 
-from diffusion.support.backend import compiling
+from diffusion.support.backend import compiling, share_of_draws
 from diffusion.support.contracts import Tensor
 
 Interval = tuple[float, float]
+
+
+def dropped(labels: Tensor, share: float, no_name: int, seed: Any) -> Tensor:
+    """Return labels (B,), each replaced by `no_name` with probability `share`.
+
+    Trained on these, one network learns the images of each name and those of all names together;
+    `guided` needs both. seed: a `keras.random.SeedGenerator`.
+    Ho and Salimans 2022 (arXiv:2207.12598), algorithm 1.
+    """
+    chances = share_of_draws(keras.random.uniform, ops.shape(labels), seed)
+    return ops.where(chances < share, no_name, labels)
 
 
 def guided(

@@ -1,8 +1,7 @@
 """Labels: what a network with names is told, and how names become numbers.
 
-A model with `n` class names numbers them from 0; the number `n` means "no name". In training each
-label is replaced by it now and then, so that one network learns the images of each name and those
-of all names together; `guidance` needs both. Ho and Salimans 2022 (arXiv:2207.12598), section 3.2.
+A model with `n` class names numbers them from 0; the number `n` means "no name". Nothing here needs
+Keras, so a command line can refuse a wrong name at once.
 """
 
 import difflib
@@ -23,17 +22,23 @@ def label_numbers(labels: Labels, class_names: Sequence[str], count: int | None 
 
     labels: a name, a number, or a sequence of them; one alone is meant for all images.
     count: of images; default the number of labels.
-    Raises ValueError for a name or number that does not exist, and names the nearest ones; for
-    another number of labels than images.
+    Raises ValueError where there are no names, for a name or number that does not exist (naming
+    the nearest ones), and for another number of labels than images.
     """
-    alone = labels is None or isinstance(labels, (str, int, np.integer))
-    several = [labels] if alone else list(np.asarray(labels, dtype=object).ravel())
-    numbers = [_number(label, class_names) for label in several]
-    if alone:
-        numbers = numbers * (1 if count is None else count)
-    if count is not None and len(numbers) != count:
-        raise ValueError(f"{len(numbers)} labels for {count} images: give one, or one for each")
-    return np.array(numbers, dtype="int32")
+    if not class_names:
+        raise ValueError("there are no names to choose from: the model was trained without labels")
+    given = how_many(labels)
+    several = [labels] * (count or 1) if given is None else labels
+    if given is not None and count not in (None, given):
+        raise ValueError(
+            f"{given} labels for {count} images: give a list of {count}, or one label without list"
+        )
+    return np.array([_number(label, class_names) for label in several], dtype="int32")
+
+
+def how_many(labels: Labels) -> int | None:
+    """Return the number of labels in a sequence; None for a label alone, or none at all."""
+    return len(labels) if np.ndim(labels) else None
 
 
 def _number(label, class_names):
@@ -43,7 +48,7 @@ def _number(label, class_names):
         return _number_of_name(label, class_names)
     try:
         number = int(label)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1
     if isinstance(label, (bool, np.bool_)) or number != label or not 0 <= number < len(class_names):
         raise ValueError(
@@ -54,6 +59,8 @@ def _number(label, class_names):
 
 def _number_of_name(name, class_names):
     """Return the number of a name, whatever its case."""
+    if name in class_names:
+        return list(class_names).index(name)
     lower = [known.lower() for known in class_names]
     wanted = name.strip().lower()
     if wanted in lower:
@@ -63,24 +70,6 @@ def _number_of_name(name, class_names):
     nearest = list(dict.fromkeys(nearest))[:SUGGESTIONS]
     hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"there are {len(lower)} names"
     raise ValueError(f"no flower named {name!r}: {hint}")
-
-
-def dropped(labels: Tensor, probability: float, no_name: int, seed: Any) -> Tensor:
-    """Return labels (B,), each replaced by `no_name` with a probability, drawn from `seed`.
-
-    seed: a `keras.random.SeedGenerator`. Under `tf.distribute` each replica draws for the joint
-    batch and uses its share.
-    """
-    import keras  # here: a command line refuses a wrong name before it imports Keras
-    from keras import ops
-
-    from diffusion.support.backend import replica
-
-    number, replicas = replica()
-    count = ops.shape(labels)[0]
-    chances = keras.random.uniform((replicas * count,), seed=seed)
-    mine = chances[number * count : (number + 1) * count]
-    return ops.where(mine < probability, no_name, labels)
 
 
 def named(batch: Tensor | dict[str, Tensor]) -> tuple[Tensor, Tensor]:

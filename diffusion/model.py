@@ -16,13 +16,13 @@ import numpy as np
 from keras import ops
 
 from diffusion import latents
-from diffusion.guidance import Interval, guided
-from diffusion.labels import Labels, dropped, label_numbers, named
+from diffusion.guidance import Interval, dropped, guided
+from diffusion.labels import Labels, how_many, label_numbers, named
 from diffusion.objectives import NoiseObjective, Objective
 from diffusion.samplers import ddim
 from diffusion.schedules import warn_about_the_end
 from diffusion.self_conditioning import estimate_or_zeros, self_conditioned
-from diffusion.support.backend import changed_state, compiled, replica
+from diffusion.support.backend import changed_state, compiled, share_of_draws
 from diffusion.support.contracts import Denoise, Sampler, Schedule, Seed, Tensor, check_network
 from diffusion.support.normalization import NormalizedImages
 from diffusion.thresholding import thresholded
@@ -86,12 +86,10 @@ class DiffusionModel(NormalizedImages, keras.Model):
 
     def sample_noises_and_times(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Draw noises of `shape`, (B, S, S, 3), and times (B, 1, 1, 1) in [0, 1) for a step."""
-        number, replicas = replica()
-        mine = slice(number * shape[0], (number + 1) * shape[0])
-        noises = keras.random.normal((replicas * shape[0], *shape[1:]), seed=self.seed_generator)
-        times_shape = (replicas * shape[0], 1, 1, 1)
-        diffusion_times = keras.random.uniform(times_shape, seed=self.seed_generator)
-        return noises[mine], diffusion_times[mine]
+        noises = share_of_draws(keras.random.normal, shape, self.seed_generator)
+        times_shape = (shape[0], 1, 1, 1)
+        diffusion_times = share_of_draws(keras.random.uniform, times_shape, self.seed_generator)
+        return noises, diffusion_times
 
     def denoise(
         self,
@@ -162,8 +160,8 @@ class DiffusionModel(NormalizedImages, keras.Model):
         noise_rates, signal_rates = self.schedule(diffusion_times)
         noisy_images = signal_rates * images + noise_rates * noises
         if training and self.labelled and labels is not None:
-            no_name = len(self.class_names)
-            labels = dropped(labels, self.label_dropout, no_name, self.seed_generator)
+            no_name, seed = len(self.class_names), self.seed_generator
+            labels = dropped(labels, self.label_dropout, no_name, seed)
         earlier_images = None
         if self.self_conditioned:
             given = noisy_images, noise_rates, signal_rates, training, labels
@@ -234,32 +232,21 @@ class DiffusionModel(NormalizedImages, keras.Model):
         """
         denoise: Denoise = self.denoise
         if labels is not None:
-            source = self if classifier is None else classifier
-            numbers = label_numbers(labels, source.class_names, len(initial_noise))
-            wrap = self.guided if classifier is None else classifier.guided
-            denoise = wrap(denoise, numbers, guidance, guidance_interval)
+            guide = self if classifier is None else classifier
+            numbers = label_numbers(labels, guide.class_names, len(initial_noise))
+            denoise = guide.guided(denoise, numbers, guidance, guidance_interval)
         elif guidance != 1 or guidance_interval or classifier:
             raise ValueError("guidance needs labels: what should the images show?")
         if self.self_conditioned:
             denoise = self_conditioned(denoise)
         if threshold is not None:
-            black, white = (
-                (level - self.normalizer.mean) / ops.sqrt(self.normalizer.variance)
-                for level in (0.0, 1.0)
-            )
-            denoise = thresholded(denoise, black, white, threshold)
+            denoise = thresholded(denoise, *self.pixel_range, threshold)
         return sampler(denoise, self.schedule, initial_noise, steps, **options)
 
     def guided(
-        self,
-        denoise: Callable[..., Any],
-        labels: Tensor,
-        scale: float,
-        interval: Interval | None = None,
-    ) -> Callable[..., Any]:
+        self, denoise: Callable, labels: Tensor, scale: float, interval: Interval | None = None
+    ) -> Callable:
         """Return `denoise` for images with these labels, by classifier-free guidance."""
-        if not self.labelled:
-            raise ValueError("this model has no names: it was trained without labels")
         return guided(denoise, labels, len(self.class_names), scale, interval)
 
     def generate(
@@ -285,8 +272,8 @@ class DiffusionModel(NormalizedImages, keras.Model):
         Raises ValueError unless exactly one of num_images and initial_noise is given, and for
         labels that do not exist. Warns if the schedule's end does not suit sampling.
         """
-        if initial_noise is None and num_images is None and not isinstance(labels, (str, int)):
-            num_images = len(labels) if labels is not None else None
+        if initial_noise is None and num_images is None:
+            num_images = how_many(labels)
         if (num_images is None) == (initial_noise is None):
             raise ValueError("generate needs either num_images or initial_noise")
         if num_images is not None:
@@ -311,7 +298,8 @@ class DiffusionModel(NormalizedImages, keras.Model):
         if objective != keras.saving.serialize_keras_object(NoiseObjective()):
             config["objective"] = objective  # the default is left out, as in the oldest files
         if self.labelled:
-            config |= {"class_names": self.class_names, "label_dropout": self.label_dropout}
+            names = list(self.class_names)
+            config |= {"class_names": names, "label_dropout": self.label_dropout}
         return config
 
     @classmethod

@@ -1,11 +1,11 @@
 """Self-conditioning: give the network its own previous estimate of the image.
 
 Chen et al. 2022 (arXiv:2208.04202, "Analog Bits"), section 3.2 and algorithms 1 and 2. From one
-sampling step to the next the noisy image hardly changes. A network with a third input receives the
-image it predicted at the previous step, so it need not start from scratch. Training has no previous
-step, so in half of the training steps the network is evaluated twice: the first prediction, through
-which no gradient flows, becomes the input of the second evaluation. In the other half that input is
-zero, as it is when sampling starts.
+sampling step to the next the noisy image hardly changes. A network with the input `earlier_images`
+receives the image it predicted at the previous step, so it need not start from scratch. Training
+has no previous step, so in half of the training steps the network is evaluated twice: the first
+prediction, through which no gradient flows, becomes the input of the second evaluation. In the
+other half that input is zero, as it is when sampling starts.
 """
 
 from collections.abc import Callable

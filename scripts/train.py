@@ -12,13 +12,14 @@ from diffusion.training.config import LOSSES, PRESETS, get_preset
 
 CHANGES = ("epochs", "seed", "learning_rate", "precision", "batch_size")
 CHANGES += ("objective", "loss", "loss_weighting", "self_conditioning")
+CHANGES += ("network", "labels", "label_dropout", "gradient_norm")
 
 
 def parse_arguments():
     parser = command.Parser(
         description="Train a diffusion model on flowers. A checkpoint is written after each epoch, "
         "and when the run is interrupted (Ctrl-C, SIGTERM, SIGHUP). To continue an interrupted "
-        "run, add --resume. Numbers not given are the preset's."
+        "run, add --resume. What is not given is the preset's."
     )
     add = parser.add_argument
     add(
@@ -45,7 +46,10 @@ def parse_arguments():
     add("--precision", type=command.one_of(PRECISIONS), help=words)
     parser.add_count("--sample-every", 1, "epochs between sample grids; 0: none", least=0)
     add("--batch-size", type=count, help="images per step, over all devices")
+    words = "shorten a longer gradient of all weights to this length; 0 keeps all"
+    add("--gradient-norm", type=command.number(float, least=0), metavar="LENGTH", help=words)
     add_target(parser.add_argument_group("what is learnt (notebooks/beyond/07_ddpm.ipynb)"))
+    add_names(parser.add_argument_group("flowers by name (notebooks/beyond/11_guidance.ipynb)"))
     add_devices(parser.add_argument_group("on several GPUs or machines (docs/distributed.md)"))
     return parser.parse_args()
 
@@ -55,18 +59,34 @@ def add_target(group):
     weightings = ("none", *names_in("objectives", "WEIGHTINGS"))
     objectives = names_in("objectives", "OBJECTIVES")
     add = group.add_argument
-    words = f"what the network predicts: {', '.join(objectives)} (default: noise)"
+    words = f"what the network predicts: {', '.join(objectives)} (in the chapter: noise)"
     add("--objective", type=command.one_of(objectives), help=words)
-    add("--loss", type=command.one_of(LOSSES), help=f"{' or '.join(LOSSES)} (default: the former)")
+    add(
+        "--loss",
+        type=command.one_of(LOSSES),
+        help=f"{' or '.join(LOSSES)} (in the chapter: the former)",
+    )
     add(
         "--loss-weighting",
         type=command.one_of(weightings),
         metavar="WEIGHTING",
         help=f"weight of an error by signal-to-noise ratio: {', '.join(weightings)}; meant for "
-        "squared errors (default: none)",
+        "squared errors (in the chapter: none)",
     )
     words = "feed the network its own earlier estimate of the image"
     add("--self-conditioning", action="store_true", default=None, help=words)
+
+
+def add_names(group):
+    """Add the options of notebook 11."""
+    networks = names_in("training.building", "NETWORKS")
+    words = f"{' or '.join(networks)} (in the chapter: the former)"
+    group.add_argument("--network", type=command.one_of(networks), help=words)
+    words = "learn the flowers' names, too: what generate.py --label asks for"
+    group.add_argument("--labels", action="store_true", default=None, help=words)
+    words = "share of names withheld at each step, at least 0 and below 1: guidance needs some"
+    kind = command.number(float, least=0)
+    group.add_argument("--label-dropout", type=kind, metavar="SHARE", help=words)
 
 
 def add_devices(group):
@@ -98,6 +118,8 @@ def main():
     config = get_preset(
         arguments.preset, **{name: value for name, value in given.items() if value is not None}
     )
+    if arguments.label_dropout is not None and not config.labels:
+        command.fail("--label-dropout goes with --labels")
     if arguments.output is None:
         command.writable_folder(models_home())
     if not arguments.distribute:

@@ -1,4 +1,4 @@
-"""What the tests share: where the real flowers are, painted ones, and one trained tiny model."""
+"""What the tests share: where the real flowers are, painted ones, and trained tiny models."""
 
 import os
 
@@ -111,6 +111,16 @@ def by_name(tiny, painted, trained, tmp_path_factory):
     inference_copy(model).save(folder / "model.keras")
     shutil.copy(trained.folder / "run.json", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def named(painted, tmp_path_factory):
+    """A finished run of the tiny preset that has learnt the painted flowers' names."""
+    from diffusion.training.config import get_preset
+    from diffusion.training.loop import train
+
+    folder = tmp_path_factory.mktemp("models") / "named"
+    return train(get_preset("tiny", labels=True), painted, folder, verbose=0)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from diffusion.data.flowers import load_flowers
 from diffusion.training.loop import load_model, train
 
 folder = sys.argv[1]
-config = get_preset("tiny", epochs=3, half_size_epochs=1)
+config = get_preset("tiny", epochs=3, half_size_epochs=1, labels=True, network=sys.argv[2])
 flowers = load_flowers("painted", 16, painted=48, cache_dir=folder + "/cache", progress=False)
 straight = train(config, flowers, folder + "/a", verbose=0)
 for max_steps in (9, None):  # first stop in the middle of the second epoch, after a half-size one
@@ -28,8 +28,9 @@ for max_steps in (9, None):  # first stop in the middle of the second epoch, aft
 np.testing.assert_equal(stopped.model.get_weights(), straight.model.get_weights())
 
 model = load_model(folder + "/a")
-images = model.generate(2, 3, seed=1)
-np.testing.assert_array_equal(images, straight.model.generate(2, 3, seed=1))
+options = {"seed": 1, "labels": flowers.class_names[3], "guidance": 2}
+images = model.generate(2, 3, **options)
+np.testing.assert_array_equal(images, straight.model.generate(2, 3, **options))
 assert np.isfinite(images).all() and straight.losses[-1] < 0.795
 print("agreed")
 """
@@ -57,8 +58,9 @@ def run(folder, *command):
     )
 
 
-def test_training_resume_sampling_and_saving_work_without_tensorflow(tmp_path):
-    assert run(tmp_path, "-c", PROGRAM, tmp_path) == "agreed\n"
+@pytest.mark.parametrize("network", ["unet", "modern_unet"])
+def test_training_resume_sampling_and_saving_work_without_tensorflow(tmp_path, network):
+    assert run(tmp_path, "-c", PROGRAM, tmp_path, network) == "agreed\n"
 
 
 def test_the_command_lines_work_without_tensorflow_and_in_bfloat16(tmp_path):
@@ -66,6 +68,7 @@ def test_the_command_lines_work_without_tensorflow_and_in_bfloat16(tmp_path):
     said = run(
         *(tmp_path, "scripts/train.py", "--preset", "tiny", "--epochs", "1"),
         *("--data-dir", "painted", "--precision", "mixed_bfloat16", "--output", trained),
+        *("--labels", "--label-dropout", "0.2", "--gradient-norm", "1"),
     )
     assert "6 steps of 8 pictures" in said
     said = run(

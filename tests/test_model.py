@@ -79,7 +79,8 @@ def test_the_compiled_average_uses_its_current_weights(trained, painted):
         weights = [factor * weight for weight in model.ema_network.get_weights()]
         model.ema_network.set_weights(weights)
         pred_noises, _ = model.denoise(noisy_images, rates, rates)
-        plain = model.ema_network([noisy_images, keras.ops.convert_to_tensor(rates**2)])
+        inputs = {"noisy_images": np.asarray(noisy_images), "noise_variances": rates**2}
+        plain = model.ema_network(inputs)
         np.testing.assert_allclose(pred_noises, plain, rtol=1e-4, atol=1e-4)
         noisy_images, rates = noisy_images[:2], rates[:2]
 
@@ -175,6 +176,55 @@ def test_images_of_one_colour_normalise_without_nan(model):
     for value in range(0, 256, 17):
         model.adapt(np.full((20, 16, 16, 3), value, "uint8"))
         assert np.isfinite(model.normalize(np.full((1, 16, 16, 3), value, "uint8"))).all()
+
+
+def unfamiliar_network(*names, dtype="int32"):
+    """A functional model with inputs of these names."""
+    shapes = {"noise_variances": (1, 1, 1), "labels": ()}
+    inputs = [
+        keras.Input(shapes.get(n, (8, 8, 3)), name=n, dtype=dtype if n == "labels" else None)
+        for n in names
+    ]
+    return keras.Model(inputs, keras.layers.Conv2D(3, 1)(inputs[0]))
+
+
+@pytest.mark.parametrize(
+    ("network", "names", "words"),
+    [
+        (("noisy_images", None), (), r"has the inputs noisy_images, \w+: name them with"),
+        (("noisy_images",), (), "has the inputs noisy_images: name them .*noise_variances"),
+        (("noisy_images", "noise_variances", "name"), (), "noise_variances, name: name them"),
+        (("noisy_images", "noise_variances", "labels"), (), "give the model their class_names"),
+        (("noisy_images", "noise_variances"), ("a", "b"), "no input labels for 2 class_names"),
+    ],
+)
+def test_a_network_with_other_inputs_is_refused_in_one_line(network, names, words):
+    with pytest.raises(ValueError, match=words) as error:
+        DiffusionModel(unfamiliar_network(*network), OffsetCosineSchedule(), class_names=names)
+    assert "\n" not in str(error.value)
+
+
+def test_labels_that_are_not_whole_numbers_are_refused():
+    network = unfamiliar_network("noisy_images", "noise_variances", "labels", dtype="float32")
+    with pytest.raises(ValueError, match=r"labels float32 .*dtype=\"int32\""):
+        DiffusionModel(network, OffsetCosineSchedule(), class_names=("a", "b"))
+
+
+@pytest.mark.parametrize("arrange", [list, reversed, dict])
+def test_a_network_may_have_its_inputs_in_any_order(arrange, tmp_path):
+    network = build_unet(16, (8, 8), 1, 8, self_conditioning=True, num_classes=2)
+    kernel = network.get_layer("pred_noises").kernel
+    kernel.assign(0.3 * np.random.default_rng(0).normal(size=kernel.shape))
+    inputs = [(tensor.name, tensor) for tensor in network.inputs]
+    inputs = dict(inputs[::-1]) if arrange is dict else [each for _, each in arrange(inputs)]
+    other = keras.Model(inputs, network.outputs[0])
+    DiffusionModel(other, OffsetCosineSchedule(), class_names="ab").save(tmp_path / "other.keras")
+    models = (
+        DiffusionModel(network, OffsetCosineSchedule(), class_names="ab"),
+        load_model(tmp_path / "other.keras"),
+    )
+    one, two = (m.generate(3, 3, seed=0, labels=["b", "a", None], guidance=2) for m in models)
+    np.testing.assert_allclose(one, two, atol=1e-6)
 
 
 def test_a_missing_file_and_another_model_are_refused(tmp_path):

@@ -31,7 +31,7 @@ def test_an_untrained_network_predicts_zero_and_keeps_input_output_and_weights_i
     network = build_unet(16, (8, 12, 16), 2, 8, dtype=dtype)
     noisy = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype("float32")
     variances = np.full((3, 1, 1, 1), 0.5, "float32")
-    pred_noises = network([noisy, variances])
+    pred_noises = network({"noisy_images": noisy, "noise_variances": variances})
     assert keras.backend.standardize_dtype(pred_noises.dtype) == "float32"
     np.testing.assert_array_equal(pred_noises, np.zeros_like(noisy))
     assert all(w.dtype == "float32" for w in network.weights)
@@ -44,9 +44,24 @@ def test_a_network_reloads_with_safe_mode_on(tmp_path):
     network.layers[-1].kernel.assign(np.ones(network.layers[-1].kernel.shape))
     network.save(tmp_path / "unet.keras")
     again = keras.saving.load_model(tmp_path / "unet.keras", safe_mode=True)
-    inputs = [np.ones((1, 16, 16, 3), "float32"), np.full((1, 1, 1, 1), 0.3, "float32")]
+    variances = np.full((1, 1, 1, 1), 0.3, "float32")
+    inputs = {"noisy_images": np.ones((1, 16, 16, 3), "float32"), "noise_variances": variances}
     np.testing.assert_array_equal(network(inputs), again(inputs))
     assert not any(isinstance(layer, keras.layers.Lambda) for layer in network.layers)
+
+
+def test_an_embedded_label_stands_beside_the_embedded_noise_variance():
+    """The chapter's network, with as many more channels after its first layer."""
+    plain, labelled = (build_unet(num_classes=number) for number in (0, 102))
+    assert plain.count_params() == 1_953_507
+    names = labelled.get_layer("label_embedding")
+    assert names.count_params() == 103 * 32  # 102 names, and none
+    # They enter the first residual block: 32 more channels for its two first convolutions.
+    more = 32 * 32 + 9 * 32 * 32 + 2 * 32  # a 1x1, a 3x3, the statistics of a normalisation
+    assert labelled.count_params() == plain.count_params() + names.count_params() + more
+    (first,) = [layer for layer in labelled.layers if layer.name.startswith("concatenate")][:1]
+    noises, label = (tensor.shape for tensor in first.input[1:])
+    assert noises == label == (None, 64, 64, 32)
 
 
 @pytest.mark.skipif(not ON_TENSORFLOW, reason="on other backends the layer is Keras's own")

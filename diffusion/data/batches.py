@@ -32,8 +32,8 @@ class Batches(keras.utils.PyDataset):
         shuffle: False serves the images in their own order.
         flip: mirror each image left to right with probability 1/2.
         seed, epoch: whole numbers from 0; `epoch` may be set at any time between epochs.
-        transform: a function applied to each batch's images, for example `halve`, so that its results
-            for all images need not fit in memory.
+        transform: a function applied to each batch's images, for example `halve`, so that its
+            results for all images need not fit in memory.
         start: leave out the first `start` batches of every epoch, so that batch i is batch
             i + start of the whole epoch: for a run that resumes mid-epoch.
         share: serve only these rows of every batch, a slice: if several processes train together,

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from diffusion.support.contracts import Tensor
+from diffusion.support.contracts import Tensor, named_inputs
 from diffusion.support.precision import accelerators
 
 
@@ -19,7 +19,8 @@ def compiled(network: keras.Model, jit_compile: bool = False) -> Callable[..., T
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        signature = {each.name: tf.TensorSpec(each.shape, each.dtype) for each in network.inputs}
+        inputs = named_inputs(network).items()
+        signature = {name: tf.TensorSpec(each.shape, each.dtype) for name, each in inputs}
         return tf.function(
             lambda inputs: network(inputs, training=False),
             input_signature=[signature],
@@ -75,6 +76,17 @@ def replica() -> tuple[int, int]:
         if context is not None and context.num_replicas_in_sync > 1:
             return context.replica_id_in_sync_group, context.num_replicas_in_sync
     return 0, 1
+
+
+def share_of_draws(draw: Callable[..., Tensor], shape: tuple[Any, ...], seed: Any) -> Tensor:
+    """Return this replica's share, of `shape`, of the random numbers of the joint batch.
+
+    draw: `keras.random.normal` or the like. shape: (B, ...) of this replica's batch. seed: a
+    `keras.random.SeedGenerator`. With one replica this is `draw(shape, seed=seed)`.
+    """
+    number, replicas = replica()
+    numbers = draw((replicas * shape[0], *shape[1:]), seed=seed)
+    return numbers[number * shape[0] : (number + 1) * shape[0]]
 
 
 def compile_with_xla() -> str | bool:

@@ -81,22 +81,38 @@ REQUIRED_INPUTS = ("noisy_images", "noise_variances")
 INPUTS = (*REQUIRED_INPUTS, "earlier_images", "labels")
 
 
+def named_inputs(network: Any) -> dict[str, Any]:
+    """Return a functional model's symbolic inputs by the names it can be called with."""
+    if isinstance(network.input, dict):
+        return network.input
+    return {tensor.name: tensor for tensor in network.inputs}
+
+
 def check_network(network: Any, num_classes: int = 0) -> dict[str, Any]:
     """Return a network's symbolic inputs by name.
 
     num_classes: how many names the labels stand for.
-    Raises ValueError for anything but a functional Keras model with inputs of the right names, or
-    for labels without names and names without labels.
+    Raises ValueError for anything but a functional Keras model with inputs of the right names and
+    labels that are whole numbers, or for labels without names and names without labels.
     """
     if not getattr(network, "inputs", None) or not hasattr(network, "input_shape"):
         raise ValueError(f"network must be a functional keras.Model, got {network!r}")
-    inputs = {tensor.name: tensor for tensor in network.inputs}
+    inputs = named_inputs(network)
     if not set(REQUIRED_INPUTS) <= set(inputs) <= set(INPUTS):
         raise ValueError(
             f"network has the inputs {', '.join(inputs)}: name them with keras.Input(name=...), "
             f"{' and '.join(REQUIRED_INPUTS)}, and, where it has them, {' and '.join(INPUTS[2:])}"
         )
-    if ("labels" in inputs) != bool(num_classes):
-        has, lacks = ("labels", "no class_names") if "labels" in inputs else ("no labels", "names")
-        raise ValueError(f"network has {has}, but the model was given {lacks}")
+    if "labels" in inputs and (inputs["labels"].ndim, inputs["labels"].dtype) != (1, "int32"):
+        raise ValueError(
+            f"network has labels {inputs['labels'].dtype} {inputs['labels'].shape}: make them "
+            'keras.Input((), dtype="int32", name="labels")'
+        )
+    if "labels" in inputs and not num_classes:
+        raise ValueError("network has the input labels: give the model their class_names")
+    if num_classes and "labels" not in inputs:
+        raise ValueError(
+            f"network has no input labels for {num_classes} class_names: build it with "
+            f"num_classes={num_classes}, or give no class_names"
+        )
     return inputs

@@ -42,6 +42,12 @@ class NormalizedImages:
         mean, variance, _ = self.normalizer.get_weights()
         return (mean != 0).any() or (variance != 1).any()
 
+    @property
+    def pixel_range(self) -> tuple[Tensor, Tensor]:
+        """Normalised black and white, one number per colour each."""
+        mean, deviation = self.normalizer.mean, ops.sqrt(self.normalizer.variance)
+        return (0.0 - mean) / deviation, (1.0 - mean) / deviation
+
     def normalize(self, images: Tensor) -> Tensor:
         """Map images, uint8 or float in [0, 1], to float32 with mean 0 and variance 1."""
         return self.normalizer(scale_pixels(images))

@@ -17,7 +17,6 @@ from diffusion.support.precision import choose_precision
 from diffusion.training.config import LOSSES, Config
 from diffusion.unet import build_unet
 
-
 NETWORKS = {"unet": build_unet, "modern_unet": build_modern_unet}
 
 
@@ -33,8 +32,14 @@ def build(
     image_size: default `config.image_size`.
     class_names: of the labels, used if `config.labels`.
     The initial weights follow from `config.seed` (this sets Keras's global seed).
-    Raises ValueError for an unknown schedule, objective, weighting, loss or precision.
+    Raises ValueError for an unknown schedule, objective, weighting, loss, network or precision, and
+    for labels of fewer than two names.
     """
+    if config.labels and len(class_names) < 2:
+        raise ValueError(
+            f"labels need two class_names or more, got {list(class_names)}: train on flowers with "
+            "names, or without labels"
+        )
     for name, choices in (("schedule", SCHEDULES), ("loss", LOSSES), ("network", NETWORKS)):
         if (value := getattr(config, name)) not in choices:
             raise ValueError(f"no {name} {value!r}: choose one of {', '.join(choices)}")

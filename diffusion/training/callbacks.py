@@ -149,6 +149,7 @@ class LossCurve(View):
 class SampleGrid(View):
     """Generate images from the same noise every few epochs, to watch flowers emerge from it.
 
+    A model with labels is given names that are spread evenly over all it knows, always the same.
     folder: where `epoch_0001.png` and so on go. every: epochs from one grid to the next; the first
     epoch always has one. board: a `TensorBoardLogs` that gets the grids, too. stop: a
     `GracefulStop`; after a signal there is no grid. Of several processes all generate, for the
@@ -165,7 +166,11 @@ class SampleGrid(View):
         if (number > 1 and number % self.every) or (self.stop and self.stop.interrupted):
             return
         with self.stop.abandoned_at_a_signal() if self.stop else contextlib.nullcontext():
-            images = self.model.generate(self.num_images, self.steps, seed=self.seed)
+            count, labels = self.num_images, None
+            if self.model.labelled:
+                last = len(self.model.class_names) - 1
+                labels = np.linspace(0, last, count).round().astype(int)
+            images = self.model.generate(count, self.steps, seed=self.seed, labels=labels)
             if distribution.is_main_process():
                 self.attempt(save_image_grid, self.path / f"epoch_{number:04d}.png", images)
                 if self.board:

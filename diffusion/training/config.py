@@ -64,7 +64,7 @@ class Config:
     # flowers by name (notebook 11)
     network: str = "unet"  # a name in building.NETWORKS
     labels: bool = False  # learn the images' names
-    label_dropout: float = 0.1  # share of names withheld, for guidance
+    label_dropout: float = 0.1  # share of names withheld at each step, for guidance
     gradient_norm: float = 0.0  # gradients longer than this are shortened to it; 0 keeps all
 
     def __post_init__(self):
@@ -86,6 +86,14 @@ class Config:
             )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be at least 0 and below 1, got {self.ema}")
+        if not 0 <= self.label_dropout < 1:
+            raise ValueError(
+                f"label_dropout must be at least 0 and below 1, got {self.label_dropout}"
+            )
+        if not 0 <= self.gradient_norm < float("inf"):
+            raise ValueError(
+                f"gradient_norm must be at least 0 and finite, got {self.gradient_norm}"
+            )
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
 

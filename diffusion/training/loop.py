@@ -29,7 +29,14 @@ from diffusion.training.callbacks import (
     memory_errors,
 )
 from diffusion.training.config import Config
-from diffusion.training.record import load_record, loss_name, new_record, resume_record, steps_taken
+from diffusion.training.record import (
+    check_names,
+    load_record,
+    loss_name,
+    new_record,
+    resume_record,
+    steps_taken,
+)
 from diffusion.training.stopping import GracefulStop
 from diffusion.training.tensorboard_logs import TensorBoardLogs
 
@@ -91,7 +98,8 @@ def train(
     flowers: from `load_flowers`, of `config.image_size`.
     folder: the run's folder; default `models/<preset>-<data>`.
     model: your own compiled model, with another network or schedule, say; default `build(config)`.
-        It is adapted to the images unless it has been; a checkpoint takes precedence.
+        It is adapted to the images unless it has been; a checkpoint takes precedence. If it takes
+        labels, its names must be those of the flowers.
     resume: continue from the folder's checkpoint if there is one. On a CPU the result is the same,
         to the bit, as that of an uninterrupted run. A finished run is only loaded.
     max_steps: stop after so many steps in all, even within an epoch.
@@ -141,6 +149,7 @@ def _starting_point(config, flowers, folder, model, record, total_steps, resume)
                 f"{folder / MODEL} exists: continue it (--resume), or choose another folder "
                 "(--output)"
             )
+    check_names(model, config, flowers)
     record["loss"] = loss_name(model)
     return model, record
 
@@ -188,10 +197,10 @@ def _facts(record, flowers, max_steps, sample_every):
     """Return what processes that train as one must have in common."""
     options = {"max_steps": max_steps, "sample_every": sample_every, "data": record["data"]}
     same = {name: record[name] for name in ("precision", "versions")}
-    checksum = 0
+    checksum = zlib.crc32("\n".join(flowers.class_names).encode(), zlib.crc32(flowers.labels))
     for start in range(0, len(flowers), 1000):
         checksum = zlib.crc32(flowers.images[start : start + 1000], checksum)
-    return {**record["config"], **options, **same, "checksum of the images": checksum}
+    return {**record["config"], **options, **same, "checksum of images and labels": checksum}
 
 
 def _fit_part(model, steps, config, flowers, callbacks, verbose):

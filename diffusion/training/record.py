@@ -1,6 +1,7 @@
 """The record of a run, `run.json`: its configuration, data, duration and losses."""
 
 import dataclasses
+import itertools
 import json
 import platform
 import sys
@@ -124,6 +125,21 @@ def resume_record(folder: Path, old: dict, new: dict, steps: int) -> dict:
     seconds = history[-1]["seconds"] if history else 0.0
     identity = {name: new[name] for name in ("config", "fingerprint") if name in new}
     return {**old, **identity, "history": history, "steps": steps, "seconds": seconds}
+
+
+def check_names(model, config, flowers) -> None:
+    """Raise ValueError unless the model's names, if it has any, are those of the flowers."""
+    if model.labelled != config.labels:
+        has = "labels" if model.labelled else "no labels"
+        raise ValueError(f"the model has {has}: use get_preset(..., labels={model.labelled})")
+    pairs = itertools.zip_longest(model.class_names, flowers.class_names)
+    different = [pair for pair in pairs if pair[0] != pair[1]]
+    if model.labelled and different:
+        name, other = different[0]
+        raise ValueError(
+            f"the model's names are not the flowers', {name!r} there is {other!r} here: use the "
+            "same data, or another folder (--output)"
+        )
 
 
 def _check(record):

@@ -116,8 +116,30 @@ def test_batches_are_writable_copies_of_mapped_images(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"shuffle": False},
+        {"flip": True, "repeats": 3, "epoch": 2, "seed": 5},
+        {"transform": lambda images: images[:, ::-1]},
+        {"start": 2, "share": slice(1, 3)},
+    ],
+)
+def test_each_image_comes_with_its_own_label_and_in_the_order_it_has_without(options):
+    plain = Batches(numbered_images(), 4, **options)
+    labelled = Batches(numbered_images(), 4, labels=1000 + np.arange(COUNT), **options)
+    assert len(plain) == len(labelled)
+    for index in reversed(range(len(plain))):
+        batch = labelled[index]
+        assert batch["labels"].dtype == np.int32
+        assert (batch["labels"] - 1000).tolist() == numbers(batch["images"])
+        np.testing.assert_array_equal(batch["images"], plain[index])
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"labels": np.zeros(22, int)}, "22 labels for 23 images"),
         *(({name: 0}, f"{name} .*0") for name in ("batch_size", "repeats")),
         *(({name: -1}, f"{name} .*-1") for name in ("seed", "epoch")),
         *(({"start": start}, f"start={start} .*0 to 4") for start in (5, 6, 100)),

@@ -126,6 +126,10 @@ MISTAKES = [  # {} is the last word of the command line
     ("train.py", "must be a folder, got ''", "--output ''"),
     ("train.py", "text.png", "--output text.png/run"),
     ("train.py", "--process-id goes with --distribute", "--process-id 1"),
+    ("train.py", "no '{}': choose one of", "--network unnet"),
+    ("train.py", "got '{}'", "--gradient-norm -1, --label-dropout -1"),
+    ("train.py", "--label-dropout goes with --labels", "--label-dropout 0.2"),
+    ("train.py", "below 1, got 1.0", "--labels --label-dropout 1"),
 ]
 
 

@@ -113,6 +113,28 @@ def test_a_run_leaves_a_grid_for_each_epoch_and_tensorboard_logs(trained):
         assert tag in events or not ON_TENSORFLOW
 
 
+def test_the_grids_of_a_model_with_names_show_the_same_names_from_first_to_last(named, tmp_path):
+    seen, grid = [], callbacks.SampleGrid(tmp_path, num_images=4, steps=1)
+
+    class Recording:
+        labelled, class_names = True, tuple("abcdefg")
+
+        def generate(self, count, steps, seed, labels):
+            seen.append((seed, labels.tolist()))
+            return named.model.generate(count, steps, seed=seed)
+
+    grid.set_model(Recording())
+    for epoch in (0, 1):
+        grid.on_epoch_end(epoch)
+    assert seen == [(0, [0, 2, 4, 6])] * 2
+    # Those of a run are of names too: the same noise without them gives another grid.
+    labels = np.linspace(0, len(named.model.class_names) - 1, 10).round().astype(int)
+    images = named.model.generate(10, 3, seed=0, labels=labels)
+    with Image.open(named.folder / "samples" / "epoch_0002.png") as picture:
+        row = np.concatenate(list(images), axis=1)
+        np.testing.assert_allclose(np.asarray(picture) / 255, row, atol=0.6 / 255)
+
+
 @pytest.mark.parametrize("content", ["step,loss\n1,2\n", "", "\0", f"{HEADER}6,6,16,nan\n"])
 def test_a_damaged_loss_curve_is_moved_aside(trained, tmp_path, content):
     (tmp_path / "losses.csv").write_text(content)

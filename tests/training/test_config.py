@@ -31,6 +31,9 @@ def test_changes_leave_the_preset_alone_and_fewer_epochs_keep_the_share_of_half_
         ("quick", {"half_size_epochs": 7}, "half_size_epochs.*7"),
         ("quick", {"ema": 1.0}, "ema.*1.0"),
         ("quick", {"learning_rate": 0}, "learning_rate.*0"),
+        ("quick", {"label_dropout": 1.0}, "label_dropout.*1.0"),
+        ("quick", {"label_dropout": -0.1}, "label_dropout.*-0.1"),
+        ("quick", {"gradient_norm": -1.0}, "gradient_norm.*-1.0"),
     ],
 )
 def test_what_does_not_exist_or_fit_is_named(name, changes, words):

@@ -23,7 +23,7 @@ from diffusion.training.config import get_preset
 from diffusion.data.flowers import load_flowers
 from diffusion.training.loop import train
 
-config = get_preset("tiny", epochs=4, half_size_epochs=1, flip=True)
+config = get_preset("tiny", epochs=4, half_size_epochs=1, flip=True, labels=True)
 flowers = load_flowers("painted", 16, painted=48, cache_dir=sys.argv[1], progress=False)
 losses = []  # of each step, from Keras's running mean over the epoch
 

@@ -57,6 +57,16 @@ def test_the_record_comes_with_it_and_is_needed(trained, exported, tmp_path):
         load_run(tmp_path / "none.keras")
 
 
+def test_an_exported_model_keeps_its_names_and_generates_by_name(named, tmp_path):
+    export_run(named, tmp_path / "named.keras")
+    model = load_for_inference(tmp_path / "named.keras")
+    assert model.class_names == named.model.class_names
+    options = {"steps": 3, "initial_noise": initial_noise(2, 16, seed=5), "guidance": 3.0}
+    for name in model.class_names[:2]:
+        expected = named.model.generate(labels=name, **options)
+        np.testing.assert_allclose(model.generate(labels=name, **options), expected, atol=2 / 255)
+
+
 def test_another_suffix_is_refused_and_nothing_written(trained, tmp_path):
     with pytest.raises(ValueError, match=r"\.keras file.*model\.h5"):
         export_run(trained, tmp_path / "model.h5")
@@ -72,8 +82,12 @@ def test_training_does_not_continue_from_a_model_without_optimizer(
         train(tiny, painted, tmp_path, resume=True, verbose=0)
 
 
-def test_a_bfloat16_model_computes_in_float32_where_bfloat16_is_slow(tmp_path, monkeypatch):
-    model = build(get_preset("tiny", precision="mixed_bfloat16"), total_steps=1)
+@pytest.mark.parametrize("network", ["unet", "modern_unet"])
+def test_a_bfloat16_model_computes_in_float32_where_bfloat16_is_slow(
+    network, tmp_path, monkeypatch
+):
+    config = get_preset("tiny", precision="mixed_bfloat16", labels=True, network=network)
+    model = build(config, 1, class_names=("rose", "lily"))
     kernel = model.network.layers[-1].kernel
     kernel.assign(np.random.default_rng(0).normal(size=kernel.shape) / 10)  # it starts at zero
     model = inference_copy(model)
@@ -81,12 +95,13 @@ def test_a_bfloat16_model_computes_in_float32_where_bfloat16_is_slow(tmp_path, m
     model.save(tmp_path / "model.keras")
     monkeypatch.setattr(export, "choose_precision", lambda precision: "float32")
     plain = load_for_inference(tmp_path)
-    policies = {layer.dtype_policy.name for layer in plain.ema_network.layers}
-    assert policies == {"float32"}
+    layers = [layer for layer in plain.ema_network.layers if layer.name != "labels"]
+    assert {layer.dtype_policy.name for layer in layers} == {"float32"}
     noise = initial_noise(2, model.image_size, seed=0)
     rates = np.full((2, 1, 1, 1), 0.5**0.5, "float32")
-    expected = model.denoise(noise, rates, rates)[0]
-    np.testing.assert_allclose(plain.denoise(noise, rates, rates)[0], expected, atol=0.05)
+    expected = model.denoise(noise, rates, rates, labels=[0, 1])[0]
+    given = plain.denoise(noise, rates, rates, labels=[0, 1])[0]
+    np.testing.assert_allclose(given, expected, atol=0.05)
 
 
 @pytest.mark.slow

@@ -73,6 +73,22 @@ def test_more_epochs_than_before_go_on_from_the_end(trained, painted, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("network", ["unet", "modern_unet"])
+def test_a_run_with_labels_that_stops_midway_ends_as_one_that_never_stopped(
+    network, painted, tmp_path
+):
+    config = get_preset("tiny", epochs=3, half_size_epochs=1, labels=True, network=network)
+    options = {"sample_every": 0, "verbose": 0}
+    for max_steps in (3, 9, None):  # within an epoch of each size
+        stopped = train(
+            config, painted, tmp_path / "a", resume=True, max_steps=max_steps, **options
+        )
+    straight = train(config, painted, tmp_path / "b", **options)
+    assert_same_state(stopped.model, straight.model)
+    assert stopped.model.class_names == painted.class_names
+
+
+@pytest.mark.slow
 def test_half_size_epochs_come_first_and_what_was_learnt_carries_over(painted, tmp_path):
     config = get_preset("tiny", epochs=3, half_size_epochs=2)
     # Stopped midway through the half-size epochs, at their end, and midway through the last.
@@ -106,7 +122,36 @@ def test_a_decaying_learning_rate_ends_near_zero(painted):
     assert rates[0] < 1e-4 and abs(rates[1] - 1e-3) < 1e-5 and rates[3] < 1e-6 < rates[2] < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("labels", "names", "words"),
+    [
+        (False, ("rose", "lily"), "the model has labels: use .*labels=True"),
+        (True, (), "the model has no labels: use .*labels=False"),
+        (True, ("rose", "lily"), "'rose' there is '.*' here: use the same data"),
+    ],
+)
+def test_a_model_with_other_names_than_the_flowers_is_refused(
+    labels, names, words, painted, tmp_path
+):
+    own = build(get_preset("tiny", labels=bool(names)), 6, class_names=names)
+    with pytest.raises(ValueError, match=words):
+        train(get_preset("tiny", labels=labels), painted, tmp_path, model=own, verbose=0)
+
+
+def test_long_gradients_are_shortened_to_the_norm_asked_for(painted):
+    model = build(get_preset("tiny", gradient_norm=0.5), 1)
+    assert model.optimizer.global_clipnorm == 0.5
+    assert build(get_preset("tiny"), 1).optimizer.global_clipnorm is None
+    model.optimizer.build(model.trainable_variables)
+    other = resized(model, get_preset("tiny", gradient_norm=0.5), 8)
+    assert other.optimizer.global_clipnorm == 0.5
+
+
 def test_names_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match=r"network 'u_net'.*unet, modern_unet"):
+        build(get_preset("tiny", network="u_net"), 1)
+    with pytest.raises(ValueError, match=r"two class_names or more, got \['unknown'\]"):
+        build(get_preset("tiny", labels=True), 1, class_names=["unknown"])
     with pytest.raises(ValueError, match=r"schedule 'cosin'.*offset_cosine"):
         build(get_preset("tiny", schedule="cosin"), 1)
     with pytest.raises(ValueError, match=r"precision 'half'.*mixed_bfloat16"):

@@ -52,6 +52,8 @@ def test_a_run_with_a_damaged_record_is_refused_before_its_model_is_loaded(tiny,
         ({"batch_size": 4}, "batch_size=8, not 4"),
         ({"widths": (8, 24)}, "widths"),
         ({"seed": 3}, "seed=0"),
+        ({"labels": True}, "labels=False, not True"),
+        ({"network": "modern_unet"}, "network=unet, not modern_unet"),
     ],
 )
 def test_a_run_is_not_resumed_with_other_numbers(trained, painted, changes, words):
@@ -73,6 +75,14 @@ def test_a_run_is_not_resumed_on_other_data(trained, painted, tiny, tmp_path):
     (folder / "run.json").write_text(json.dumps(record))
     assert train(tiny, painted, folder, resume=True).record["fingerprint"] == "of these"
     assert new_record(tiny, painted)["fingerprint"] == "of these"
+
+
+def test_a_run_is_not_resumed_on_flowers_of_other_names(named, painted):
+    names = (*painted.class_names[:2], "weed", *painted.class_names[3:])
+    others = dataclasses.replace(painted, class_names=names)
+    words = f"'{painted.class_names[2]}' there is 'weed' here: use the same data"
+    with pytest.raises(ValueError, match=words):
+        train(get_preset("tiny", labels=True), others, named.folder, resume=True)
 
 
 RESUME = """

@@ -27,8 +27,10 @@ def label_numbers(labels: Labels, class_names: Sequence[str], count: int | None 
     labels: a name, a number, or a sequence of them; one alone is meant for all images.
     count: of images; default the number of labels.
     Raises ValueError for a name or number that does not exist, and names the nearest ones; for
-    another number of labels than images.
+    another number of labels than images; where there are no names at all.
     """
+    if not class_names:
+        raise ValueError("this model has no names: it was trained without labels")
     alone = labels is None or isinstance(labels, (str, int, np.integer))
     several = [labels] if alone else list(np.asarray(labels, dtype=object).ravel())
     numbers = [_number(label, class_names) for label in several]

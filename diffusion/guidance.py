@@ -47,9 +47,9 @@ def guided(
         scales = scale_at(noise_rates, scale, interval)
         if isinstance(scales, float) and scales in (0.0, 1.0):
             return denoise(*inputs, labels=labels if scales else nobody, **options)
-        inputs = [_doubled(part) for part in inputs]
         options = {name: _doubled(part) for name, part in options.items()}
-        both = denoise(*inputs, labels=ops.concatenate([labels, nobody]), **options)
+        options["labels"] = ops.concatenate([labels, nobody])
+        both = denoise(*map(_doubled, inputs), **options)
         return tuple(_beyond(prediction, scales) for prediction in both)
 
     return guided_denoise

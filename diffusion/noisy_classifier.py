@@ -86,8 +86,7 @@ class NoisyClassifier(NormalizedImages, keras.Model):
 
     def logits(self, noisy_images: Tensor, noise_rates: Tensor, training: bool = False) -> Tensor:
         """Return logits (B, N) of noisy images (B, S, S, 3), normalised, at rates (B, 1, 1, 1)."""
-        inputs = {"noisy_images": noisy_images, "noise_variances": noise_rates**2}
-        return self.network(inputs, training=training)
+        return self.network(network_tensors(noisy_images, noise_rates), training=training)
 
     def gradient(self, noisy_images: Tensor, noise_rates: Tensor, labels: Tensor) -> Tensor:
         """Return the gradient of `log p(label|noisy image)` with respect to the noisy images.
@@ -102,10 +101,7 @@ class NoisyClassifier(NormalizedImages, keras.Model):
                 f"the classifier is for images of {self.image_size}x{self.image_size}, and these "
                 f"are {size[0]}x{size[1]}: train one with scripts/train_noisy_classifier.py"
             )
-        inputs = {
-            "noisy_images": ops.convert_to_tensor(noisy_images, "float32"),
-            "noise_variances": ops.convert_to_tensor(noise_rates, "float32") ** 2,
-        }
+        inputs = network_tensors(noisy_images, noise_rates)
         return self._compiled_gradient(inputs, ops.convert_to_tensor(labels, "int32"))
 
     @functools.cached_property
@@ -136,6 +132,13 @@ class NoisyClassifier(NormalizedImages, keras.Model):
         for part in ("network", "schedule"):
             config[part] = keras.saving.deserialize_keras_object(config[part])
         return cls(**config)
+
+
+def network_tensors(noisy_images: Tensor, noise_rates: Tensor) -> dict[str, Tensor]:
+    """Return the network's inputs by name: noisy images and noise *variances*."""
+    noise_rates = ops.convert_to_tensor(noise_rates, "float32")
+    noisy_images = ops.convert_to_tensor(noisy_images, "float32")
+    return {"noisy_images": noisy_images, "noise_variances": noise_rates**2}
 
 
 def log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
@@ -193,7 +196,7 @@ def accuracy_by_noise(
         rates. labels: whole numbers (N,).
     """
     noises = ops.convert_to_numpy(latents.initial_noise(len(images), classifier.image_size, seed))
-    right = {rate: 0 for rate in noise_rates}
+    right = dict.fromkeys(noise_rates, 0)
     for start in range(0, len(images), batch_size):
         rows = slice(start, start + batch_size)
         clean = ops.convert_to_numpy(classifier.normalize(images[rows]))

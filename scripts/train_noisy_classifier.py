@@ -122,9 +122,7 @@ def fit(arguments, model, flowers, rows):
         transform=lambda images: np.stack([augment(image, rng) for image in images]),
     )
     names = flowers.class_names
-    network = build_noisy_classifier(
-        len(names), model.image_size, dtype=choose_precision("auto")
-    )
+    network = build_noisy_classifier(len(names), model.image_size, dtype=choose_precision("auto"))
     classifier = NoisyClassifier(network, model.schedule, names, arguments.seed)
     mean, variance, _ = model.normalizer.get_weights()
     classifier.set_statistics(mean, variance)

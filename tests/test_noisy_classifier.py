@@ -64,9 +64,8 @@ def test_the_gradient_agrees_with_finite_differences(classifier):
             for sign in (1, -1)
         ]
         slopes = (ends[0] - ends[1]) / (2 * width)
-        np.testing.assert_allclose(
-            (found * direction).sum(axis=(1, 2, 3)), slopes, rtol=0.02, atol=0.01 * abs(slopes).max()
-        )
+        along = (found * direction).sum(axis=(1, 2, 3))
+        np.testing.assert_allclose(along, slopes, rtol=0.02, atol=0.01 * abs(slopes).max())
 
 
 def test_without_a_name_nothing_pulls(classifier):

@@ -44,10 +44,11 @@ def compiled(network: keras.Model, jit_compile: bool = False) -> Callable[..., T
 def compiled_gradient(
     network: keras.Model, name: str, function: Callable[[Tensor, Tensor], Tensor]
 ) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-    """Return the gradient of `function(outputs, labels)` with respect to the input `name`, compiled.
+    """Return the gradient of `function(outputs, labels)` with respect to one input, compiled.
 
     Called with the network's inputs by name and labels (B,), int32; the network is in inference
-    mode. function: returns a number for each image, (B,), that depends on this image alone.
+    mode. name: of that input. function: returns a number for each image, (B,), that depends on this
+    image alone.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -139,9 +139,8 @@ def test_it_learns_species_and_is_surer_with_less_noise(trained_classifier, pain
     assert found[0.0] > 0.5 and found[0.5] > 0.4 and found[1.0] < 0.3
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpm_solver"])
 def test_guidance_makes_a_model_without_names_generate_what_was_asked_for(
-    trained_classifier, trained, painted, name
+    trained_classifier, trained, painted
 ):
     labels = [painted.class_names[label] for label in painted.labels[:12]]
     probabilities = []
@@ -152,7 +151,7 @@ def test_guidance_makes_a_model_without_names_generate_what_was_asked_for(
             guidance=scale,
             seed=0,
             steps=8,
-            sampler=SAMPLERS[name],
+            sampler=SAMPLERS["dpm_solver"],
         )
         normalized = ops.convert_to_numpy(trained_classifier.normalize(images))
         noise_rates = np.zeros((12, 1, 1, 1), "float32")

@@ -44,8 +44,9 @@ def noisy_images(count=4):
 
 
 def log_probability(classifier, images, noise_rates, labels):
-    """log p(label|noisy image) (B,), in float64 from the logits on."""
-    logits = np.float64(ops.convert_to_numpy(classifier.logits(images, noise_rates)))
+    """log p(label|noisy image) (B,), from the network itself, in float64 from its logits on."""
+    given = {"noisy_images": images, "noise_variances": noise_rates**2}
+    logits = np.float64(ops.convert_to_numpy(classifier.network(given, training=False)))
     logits -= logits.max(axis=-1, keepdims=True)
     rows = np.arange(len(logits))
     return logits[rows, labels] - np.log(np.exp(logits).sum(axis=-1))

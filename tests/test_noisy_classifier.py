@@ -17,6 +17,7 @@ from diffusion.noisy_classifier import (
 )
 from diffusion.samplers import SAMPLERS
 from diffusion.schedules import CosineSchedule, OffsetCosineSchedule
+from diffusion.support.backend import compile_with_xla
 from diffusion.support.keras_files import load_keras_file, save_small
 from diffusion.training.export import SHIPPED as SHIPPED_MODEL
 
@@ -128,7 +129,7 @@ def trained_classifier(painted, trained):
     mean, variance, _ = trained.model.normalizer.get_weights()
     made.set_statistics(mean, variance)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    made.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
+    made.compile(keras.optimizers.Adam(0.01), loss, jit_compile=compile_with_xla())
     batches = Batches(painted.images, 16, labels=painted.labels, repeats=8, flip=True)
     losses = made.fit(batches, epochs=6, shuffle=False, verbose=0).history["loss"]
     assert losses[-1] < 0.8 * losses[0]
@@ -159,7 +160,7 @@ def test_guidance_makes_a_model_without_names_generate_what_was_asked_for(
         logs = log_probability(trained_classifier, normalized, noise_rates, painted.labels[:12])
         probabilities.append(np.exp(logs).mean())
     assert probabilities[2] > probabilities[1] > probabilities[0]
-    assert probabilities[2] > probabilities[0] + 0.2
+    assert probabilities[2] > 2.5 * probabilities[0]
 
 
 def test_a_name_that_the_classifier_does_not_know_is_refused(trained_classifier, trained):

@@ -14,7 +14,7 @@ class BuildWithModels(build_py):
             return
         target = Path(self.build_lib, "diffusion", "pretrained")
         target.mkdir(parents=True, exist_ok=True)
-        for pattern in ("flowers-64.*", "encoder-64.*"):
+        for pattern in ("flowers-64.*", "encoder-64.*", "noisy-classifier-64.*"):
             for file in Path("models").glob(pattern):
                 shutil.copy(file, target)
 

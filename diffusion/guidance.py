@@ -43,7 +43,8 @@ def guided(
 
     Predicts `without + scale (with - without)`, from one network call on the doubled batch. Scale 0
     is the model without names, 1 the plain conditional model, each from a call on the batch itself.
-    denoise: `denoise(noisy_images, noise_rates, signal_rates, labels=..., **options)`.
+    denoise: `denoise(noisy_images, noise_rates, signal_rates, labels=..., **options)`; options are
+        tensors of the batch, such as `earlier_images`, or None.
     labels: (B,), whole numbers; `no_name` means no name.
     interval: (lowest, highest) noise rate at which guidance acts, both included; elsewhere the
         scale is 1. Kynkäänniemi et al. 2024 (arXiv:2404.07724).
@@ -59,10 +60,10 @@ def guided(
         scales = scale_at(noise_rates, scale, interval)
         if isinstance(scales, float) and scales in (0.0, 1.0):
             return denoise(*inputs, labels=labels if scales else nobody, **options)
-        inputs = [_doubled(part) for part in inputs]
         options = {name: _doubled(part) for name, part in options.items()}
-        both = denoise(*inputs, labels=ops.concatenate([labels, nobody]), **options)
-        return tuple(_towards(prediction, scales) for prediction in both)
+        options["labels"] = ops.concatenate([labels, nobody])
+        both = denoise(*map(_doubled, inputs), **options)
+        return tuple(_beyond(prediction, scales) for prediction in both)
 
     return guided_denoise
 
@@ -106,7 +107,8 @@ def scale_at(
     """Return the scale at noise rates (B, 1, 1, 1): one number where all images have the same."""
     if interval is None:
         return float(scale)
-    inside = ops.logical_and(noise_rates >= interval[0], noise_rates <= interval[1])
+    lowest, highest = (float(rate) for rate in interval)
+    inside = ops.logical_and(noise_rates >= lowest, noise_rates <= highest)
     if not compiling(noise_rates):
         here = ops.convert_to_numpy(inside)
         if here.all() or not here.any():
@@ -131,7 +133,7 @@ def _doubled(part):
     return None if part is None else ops.concatenate([part, part])
 
 
-def _towards(prediction, scales):
-    """From predictions with labels, then without: those without, moved towards those with."""
+def _beyond(prediction, scales):
+    """From predictions with labels, then without: those with, moved away from those without."""
     with_labels, without = ops.split(prediction, 2)
-    return without + scales * (with_labels - without)
+    return with_labels + (scales - 1) * (with_labels - without)  # at scale 1 exactly the former

@@ -26,7 +26,7 @@ def label_numbers(labels: Labels, class_names: Sequence[str], count: int | None 
     the nearest ones), and for another number of labels than images.
     """
     if not class_names:
-        raise ValueError("there are no names to choose from: the model was trained without labels")
+        raise ValueError("this model has no names: it was trained without labels")
     given = how_many(labels)
     several = [labels] * (count or 1) if given is None else labels
     if given is not None and count not in (None, given):

@@ -280,7 +280,8 @@ class DiffusionModel(NormalizedImages, keras.Model):
             initial_noise = latents.initial_noise(num_images, self.image_size, seed)
         if "seed" in inspect.signature(sampler).parameters:
             options["seed"] = seed
-        divides_by_signal = isinstance(self.objective, NoiseObjective)
+        classifier = options.get("classifier") is not None
+        divides_by_signal = isinstance(self.objective, NoiseObjective) or classifier
         warn_about_the_end(self.schedule, divides_by_signal and options.get("threshold") is None)
         images = self.reverse_diffusion(initial_noise, steps, sampler, labels=labels, **options)
         return ops.convert_to_numpy(self.denormalize(images))

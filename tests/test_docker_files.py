@@ -78,7 +78,9 @@ def test_the_workflow_runs_make_test_on_every_python_the_package_supports():
     assert "make test" in [step.get("run") for step in job["steps"]]
 
 
-@pytest.mark.parametrize("name", ["flowers-64.keras", "encoder-64.keras"])
+@pytest.mark.parametrize(
+    "name", ["flowers-64.keras", "encoder-64.keras", "noisy-classifier-64.keras"]
+)
 def test_what_ships_is_copied_into_the_image(name):
     """The last matching line of .dockerignore decides; the workflow checks all others."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()

@@ -28,7 +28,8 @@ pytestmark = [
     ),
 ]
 
-MODELS = [name + suffix for name in ("flowers-64", "encoder-64") for suffix in (".keras", ".json")]
+SHIPPED = "flowers-64", "encoder-64", "noisy-classifier-64"
+MODELS = [name + suffix for name in SHIPPED for suffix in (".keras", ".json")]
 ELSEWHERE = """
 import importlib.util
 from pathlib import Path

@@ -42,6 +42,47 @@ def compiled(network: keras.Model, jit_compile: bool = False) -> Callable[..., T
     return lambda inputs: network(inputs, training=False)
 
 
+def compiled_gradient(
+    network: keras.Model, name: str, function: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """Return the gradient of `function(outputs, labels)` with respect to one input, compiled.
+
+    Called with the network's inputs by name and labels (B,), int32; the network is in inference
+    mode. name: of that input. function: returns a number for each image, (B,), that depends on this
+    image alone.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        signature = {each.name: tf.TensorSpec(each.shape, each.dtype) for each in network.inputs}
+
+        @tf.function(input_signature=[signature, tf.TensorSpec((None,), "int32")])
+        def gradient(inputs, labels):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(inputs[name])
+                values = function(network(inputs, training=False), labels)
+            return tape.gradient(values, inputs[name])
+
+        return gradient
+    if keras.backend.backend() == "jax":
+        import jax
+
+        def total(variable, inputs, labels, weights, state):
+            inputs = {**inputs, name: variable}
+            outputs, _ = network.stateless_call(weights, state, inputs, training=False)
+            return function(outputs, labels).sum()
+
+        jitted = jax.jit(jax.grad(total))
+        return lambda inputs, labels: jitted(
+            inputs[name],
+            inputs,
+            labels,
+            [weight.value for weight in network.trainable_variables],
+            [weight.value for weight in network.non_trainable_variables],
+        )
+    raise RuntimeError(f"no gradients on Keras's backend {keras.backend.backend()}")
+
+
 def changed_state(model: keras.Model, state: tuple, change: Callable[[], Any]) -> tuple:
     """Apply `change()` to the state that a training step on JAX returns; return the new state.
 

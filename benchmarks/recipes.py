@@ -91,7 +91,7 @@ RECIPES = {
         embedding_dims=32,
     ),
     "no_names": _changed("without names", labels=False),
-    "no_attention": _changed("without attention", options={"attention": False}),
+    "no_attention": _changed("without attention", options={"attention_levels": 0}),
     "no_stem": _changed(
         "without the 2x2 stem: one more level of 32 channels at the full size",
         options={"patch_size": 1},
@@ -102,6 +102,12 @@ RECIPES = {
     "shallow": _changed("one residual block a level", block_depth=1),
     "deep": _changed("three residual blocks a level", block_depth=3),
     "deep_bottom": _changed("four residual blocks at the bottom", options={"bottom_depth": 4}),
+    "four_levels": _changed("a fourth level of 256 channels", widths=(64, 128, 256, 256)),
+    "four_levels_attention": _changed(
+        "a fourth level, and attention at the lowest two",
+        widths=(64, 128, 256, 256),
+        options={"attention_levels": 2},
+    ),
     # what it learns
     "noise_l1": _changed(
         "the noise, absolute error", objective="noise", loss="mean_absolute_error"

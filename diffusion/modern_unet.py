@@ -48,43 +48,52 @@ class Modulation(layers.Layer):
 
 
 def ModulatedBlock(
-    width: int, embedding: Tensor, dtype: str | None = None
+    width: int, embedding: Tensor, name: str, dtype: str | None = None
 ) -> Callable[[Tensor], Tensor]:
     """Return a function that adds two 3x3 convolutions of `x`, modulated by `embedding`, to it.
 
     Maps `(B, S, S, any)` to `(B, S, S, width)`. The second convolution starts at zero, so the
     block starts as the identity (or as the 1x1 convolution that adapts the width).
+    name: the layers' names begin with it. They must not depend on what else was built before:
+    where many layers take one tensor, TensorFlow adds their gradients in the order of their names,
+    and a resumed run would differ from an uninterrupted one in the last bit.
     """
 
     def apply(x):
-        residual = x if x.shape[-1] == width else layers.Conv2D(width, 1, dtype=dtype)(x)
-        x = FusedBatchNormalization(dtype=dtype)(x)
-        x = layers.Activation("swish", dtype=dtype)(x)
-        x = layers.Conv2D(width, 3, padding="same", dtype=dtype)(x)
-        x = Modulation(dtype=dtype)([x, embedding])
-        x = layers.Activation("swish", dtype=dtype)(x)
-        x = layers.Conv2D(width, 3, padding="same", kernel_initializer="zeros", dtype=dtype)(x)
-        return layers.Add(dtype=dtype)([x, residual])
+        residual = x
+        if x.shape[-1] != width:
+            residual = layers.Conv2D(width, 1, dtype=dtype, name=f"{name}_skip")(x)
+        x = FusedBatchNormalization(dtype=dtype, name=f"{name}_norm")(x)
+        x = layers.Activation("swish", dtype=dtype, name=f"{name}_swish_1")(x)
+        x = layers.Conv2D(width, 3, padding="same", dtype=dtype, name=f"{name}_conv_1")(x)
+        x = Modulation(dtype=dtype, name=f"{name}_modulation")([x, embedding])
+        x = layers.Activation("swish", dtype=dtype, name=f"{name}_swish_2")(x)
+        options = {"padding": "same", "kernel_initializer": "zeros", "name": f"{name}_conv_2"}
+        x = layers.Conv2D(width, 3, dtype=dtype, **options)(x)
+        return layers.Add(dtype=dtype, name=f"{name}_add")([x, residual])
 
     return apply
 
 
-def AttentionBlock(dtype: str | None = None) -> Callable[[Tensor], Tensor]:
+def AttentionBlock(name: str, dtype: str | None = None) -> Callable[[Tensor], Tensor]:
     """Return a function that lets all positions of `x` (B, S, S, C) attend to each other.
 
     One head for each 64 channels; the result is added to `x`. No position is encoded, so the
-    weights do not depend on the resolution. Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.
+    weights do not depend on the resolution. name: the layers' names begin with it.
+    Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.
     """
 
     def apply(x):
         height, width, channels = x.shape[1:]
         heads = max(1, channels // HEAD_CHANNELS)
-        tokens = layers.Reshape((height * width, channels), dtype=dtype)(
-            FusedBatchNormalization(dtype=dtype)(x)
-        )
-        tokens = layers.MultiHeadAttention(heads, channels // heads, dtype=dtype)(tokens, tokens)
-        tokens = layers.Reshape((height, width, channels), dtype=dtype)(tokens)
-        return layers.Add(dtype=dtype)([x, tokens])
+        tokens = FusedBatchNormalization(dtype=dtype, name=f"{name}_norm")(x)
+        shape = (height * width, channels)
+        tokens = layers.Reshape(shape, dtype=dtype, name=f"{name}_tokens")(tokens)
+        attention = layers.MultiHeadAttention(heads, channels // heads, dtype=dtype, name=name)
+        tokens = attention(tokens, tokens)
+        shape = (height, width, channels)
+        tokens = layers.Reshape(shape, dtype=dtype, name=f"{name}_image")(tokens)
+        return layers.Add(dtype=dtype, name=f"{name}_add")([x, tokens])
 
     return apply
 
@@ -99,13 +108,13 @@ def build_modern_unet(
     num_classes: int = 0,
     *,
     patch_size: int = 2,
-    attention: bool = True,
+    attention_levels: int = 1,
     bottom_depth: int | None = None,
 ) -> keras.Model:
     """Build the U-Net; arguments as for `unet.build_unet`, and
 
     patch_size: side of the patches of pixels that the first convolution folds into channels.
-    attention: attend between the blocks at the lowest resolution.
+    attention_levels: at how many of the lowest resolutions attention follows each block.
     bottom_depth: residual blocks at the lowest resolution; default `block_depth`.
     embedding_dims: length of the sinusoidal embedding; an MLP of `widths[-1]` units follows.
 
@@ -114,32 +123,36 @@ def build_modern_unet(
     Raises ValueError if the resolution cannot be divided by the patches and then halved.
     """
     widths = tuple(widths)
-    multiple = patch_size * 2 ** (len(widths) - 1)
+    multiple = patch_size * 2 ** max(len(widths) - 1, 0)
     if not widths or image_size % multiple:
         raise ValueError(
             f"image_size must be a multiple of {multiple} for widths {widths} and patches of "
             f"{patch_size}, got {image_size}"
         )
-    inputs, x, embedding = _stem(
-        network_inputs(image_size, self_conditioning, num_classes),
-        (widths[0], widths[-1], embedding_dims, patch_size, num_classes),
-        dtype,
-    )
+    inputs = network_inputs(image_size, self_conditioning, num_classes)
+    embedding = _embedding(inputs, embedding_dims, widths[-1], num_classes, dtype)
+    x = _patches(inputs, widths[0], patch_size, dtype)
+    bottom = len(widths) - 1
+
+    def block(x, level, name):
+        x = ModulatedBlock(widths[level], embedding, name, dtype)(x)
+        attends = level > bottom - attention_levels
+        return AttentionBlock(f"{name}_attention", dtype)(x) if attends else x
+
     skips = []
-    for width in widths[:-1]:
-        for _ in range(block_depth):
-            x = ModulatedBlock(width, embedding, dtype)(x)
+    for level in range(bottom):
+        for number in range(block_depth):
+            x = block(x, level, f"down_{level}_{number}")
             skips.append(x)
-        x = layers.AveragePooling2D(pool_size=2, dtype=dtype)(x)
+        x = layers.AveragePooling2D(2, dtype=dtype, name=f"down_{level}_pool")(x)
     for number in range(bottom_depth or block_depth):
-        if number and attention:
-            x = AttentionBlock(dtype)(x)
-        x = ModulatedBlock(widths[-1], embedding, dtype)(x)
-    for width in reversed(widths[:-1]):
-        x = layers.UpSampling2D(size=2, interpolation="nearest", dtype=dtype)(x)
-        for _ in range(block_depth):
-            x = layers.Concatenate(dtype=dtype)([x, skips.pop()])
-            x = ModulatedBlock(width, embedding, dtype)(x)
+        x = block(x, bottom, f"bottom_{number}")
+    for level in reversed(range(bottom)):
+        x = layers.UpSampling2D(2, dtype=dtype, name=f"up_{level}_double")(x)
+        for number in range(block_depth):
+            name = f"up_{level}_{number}"
+            x = layers.Concatenate(dtype=dtype, name=f"{name}_join")([x, skips.pop()])
+            x = block(x, level, name)
     # No normalisation and no activation before the output: what is linear in the noisy image, which
     # is most of the answer where there is much noise or little, gets through from the first layer.
     outputs = layers.Conv2DTranspose(
@@ -148,18 +161,20 @@ def build_modern_unet(
     return keras.Model(list(inputs.values()), outputs, name="modern_unet")
 
 
-def _stem(inputs: dict[str, Any], sizes: tuple, dtype: str):
-    """Return inputs, the patches as features, and the embedding of noise level and name."""
-    width, units, dims, patch_size, num_classes = sizes
-    x = inputs["noisy_images"]
-    if "earlier_images" in inputs:
-        x = layers.Concatenate(dtype=dtype)([x, inputs["earlier_images"]])
-    x = layers.Conv2D(width, patch_size, patch_size, dtype=dtype, name="patches")(x)
-    variances = layers.Flatten(dtype="float32")(inputs["noise_variances"])
-    embedding = SinusoidalEmbedding(dims, name="noise_embedding")(variances)
-    embedding = layers.Dense(units, activation="swish", dtype=dtype)(embedding)
+def _embedding(inputs: dict[str, Any], dims: int, units: int, num_classes: int, dtype: str):
+    """Return the embedding (B, units) of noise level and name."""
+    variances = layers.Flatten(dtype="float32", name="noise_levels")(inputs["noise_variances"])
+    x = SinusoidalEmbedding(dims, name="noise_embedding")(variances)
+    x = layers.Dense(units, activation="swish", dtype=dtype, name="mlp_1")(x)
     if "labels" in inputs:
         names = layers.Embedding(num_classes + 1, units, dtype=dtype, name="label_embedding")
-        embedding = layers.Add(dtype=dtype)([embedding, names(inputs["labels"])])
-    embedding = layers.Dense(units, activation="swish", dtype=dtype)(embedding)
-    return inputs, x, embedding
+        x = layers.Add(dtype=dtype, name="named_embedding")([x, names(inputs["labels"])])
+    return layers.Dense(units, activation="swish", dtype=dtype, name="mlp_2")(x)
+
+
+def _patches(inputs: dict[str, Any], width: int, patch_size: int, dtype: str):
+    """Return the images' patches as features (B, S/patch_size, S/patch_size, width)."""
+    x = inputs["noisy_images"]
+    if "earlier_images" in inputs:
+        x = layers.Concatenate(dtype=dtype, name="both_images")([x, inputs["earlier_images"]])
+    return layers.Conv2D(width, patch_size, patch_size, dtype=dtype, name="patches")(x)

@@ -149,7 +149,7 @@ def test_a_label_alone_does_not_say_how_many_images(named, label):
 
 
 def test_a_model_without_names_says_so(trained):
-    with pytest.raises(ValueError, match=r"no names to choose from.*without labels"):
+    with pytest.raises(ValueError, match=r"has no names.*without labels"):
         trained.model.generate(1, 1, labels="rose")
 
 

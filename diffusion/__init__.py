@@ -1,8 +1,9 @@
 """Denoising diffusion models in Keras 3, in the smallest parts that still draw flowers.
 
 The modules at the top of this package are the ideas. Read them in this order: `schedules`, `unet`,
-`samplers`, `latents`, `objectives`, `model`; beyond the chapter `ddpm`, `self_conditioning`,
-`flow`, `thresholding`, `likelihoods`, `bound`. `support.contracts` states how the parts fit
+`samplers`, `latents`, `objectives`, `generation`, `model`; beyond the chapter `ddpm`,
+`self_conditioning`, `flow`, `thresholding`, `likelihoods`, `bound`, `labels`, `guidance`,
+`noisy_classifier`, `modern_unet`. `support.contracts` states how the parts fit
 together. Four packages surround them:
 
 - `diffusion.data` loads, caches and batches images;

@@ -7,30 +7,25 @@ loss and average is computed in float32.
 """
 
 import functools
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
-import numpy as np
 from keras import ops
 
-from diffusion import latents
-from diffusion.guidance import Interval, dropped, guided
-from diffusion.labels import Labels, how_many, label_numbers, named
+from diffusion.generation import Generation
+from diffusion.guidance import dropped
+from diffusion.labels import named
 from diffusion.objectives import NoiseObjective, Objective
-from diffusion.samplers import ddim
-from diffusion.schedules import warn_about_the_end
-from diffusion.self_conditioning import estimate_or_zeros, self_conditioned
+from diffusion.self_conditioning import estimate_or_zeros
 from diffusion.support.backend import changed_state, compiled, share_of_draws
-from diffusion.support.contracts import Denoise, Sampler, Schedule, Seed, Tensor, check_network
+from diffusion.support.contracts import Schedule, Tensor, check_network
 from diffusion.support.normalization import NormalizedImages
-from diffusion.thresholding import thresholded
 
 
 @keras.saving.register_keras_serializable(package="diffusion")
-class DiffusionModel(NormalizedImages, keras.Model):
-    """A denoising diffusion model. Listings 8-5 and 8-10 to 8-12.
+class DiffusionModel(Generation, NormalizedImages, keras.Model):
+    """A denoising diffusion model. Listings 8-5 and 8-10; `generation` has 8-11 and 8-12.
 
     network: a functional Keras model for one image size, called by the names of its inputs:
         `noisy_images (B,S,S,3)`, `noise_variances (B,1,1,1)`; it returns `(B,S,S,3)`. One with
@@ -205,86 +200,6 @@ class DiffusionModel(NormalizedImages, keras.Model):
             kept = ops.minimum(kept, (1 + steps) / (10 + steps))
         for weight, average in zip(self.network.weights, self.ema_network.weights, strict=True):
             average.assign(kept * average + (1 - kept) * weight)
-
-    def reverse_diffusion(
-        self,
-        initial_noise: Tensor,
-        steps: int = 20,
-        sampler: Sampler = ddim,
-        threshold: float | None = None,
-        labels: Labels = None,
-        guidance: float = 1.0,
-        guidance_interval: Interval | None = None,
-        classifier: Any = None,
-        **options: Any,
-    ) -> Tensor:
-        """Remove noise step by step: normalised images from noise (B, S, S, 3). Listing 8-11.
-
-        sampler: any function of the samplers' call shape; options are passed on to it.
-        threshold: keep predicted images within the range of pixel values, clipping all but this
-            share of their pixels, in (0, 1]; see `thresholding.thresholded`. None does not.
-        labels: what to generate: a name, its number, or a sequence of them, one for each image.
-        guidance, guidance_interval: how much the images should fit their labels, and at which noise
-            rates; see `guidance.guided`.
-        classifier: a `noisy_classifier.NoisyClassifier`: guide by its gradient, instead of by a
-            network with labels; see `guidance.classifier_guided`.
-        Raises ValueError for labels that do not exist or cannot be used.
-        """
-        denoise: Denoise = self.denoise
-        if labels is not None:
-            guide = self if classifier is None else classifier
-            numbers = label_numbers(labels, guide.class_names, len(initial_noise))
-            denoise = guide.guided(denoise, numbers, guidance, guidance_interval)
-        elif guidance != 1 or guidance_interval or classifier:
-            raise ValueError("guidance needs labels: what should the images show?")
-        if self.self_conditioned:
-            denoise = self_conditioned(denoise)
-        if threshold is not None:
-            denoise = thresholded(denoise, *self.pixel_range, threshold)
-        return sampler(denoise, self.schedule, initial_noise, steps, **options)
-
-    def guided(
-        self, denoise: Callable, labels: Tensor, scale: float, interval: Interval | None = None
-    ) -> Callable:
-        """Return `denoise` for images with these labels, by classifier-free guidance."""
-        return guided(denoise, labels, len(self.class_names), scale, interval)
-
-    def generate(
-        self,
-        num_images: int | None = None,
-        steps: int = 20,
-        *,
-        initial_noise: Tensor = None,
-        seed: Seed = None,
-        sampler: Sampler = ddim,
-        labels: Labels = None,
-        **options: Any,
-    ) -> np.ndarray:
-        """Generate images: float32 (num_images, S, S, 3) in [0, 1], as a NumPy array. Listing 8-12.
-
-        initial_noise: where to start, (B, S, S, 3); without it, `seed` draws it.
-        seed: an int gives the same images every time, None new ones each time. A sampler that takes
-            a seed gets it too.
-        labels: names or numbers of what to generate, one or one for each image; a sequence of them
-            is enough to say how many images.
-        sampler, options: a function of the samplers' call shape and its options (`eta`, ...), or
-            `guidance`, `guidance_interval`, `classifier`, `threshold` of `reverse_diffusion`.
-        Raises ValueError unless exactly one of num_images and initial_noise is given, and for
-        labels that do not exist. Warns if the schedule's end does not suit sampling.
-        """
-        if initial_noise is None and num_images is None:
-            num_images = how_many(labels)
-        if (num_images is None) == (initial_noise is None):
-            raise ValueError("generate needs either num_images or initial_noise")
-        if num_images is not None:
-            initial_noise = latents.initial_noise(num_images, self.image_size, seed)
-        if "seed" in inspect.signature(sampler).parameters:
-            options["seed"] = seed
-        classifier = options.get("classifier") is not None
-        divides_by_signal = isinstance(self.objective, NoiseObjective) or classifier
-        warn_about_the_end(self.schedule, divides_by_signal and options.get("threshold") is None)
-        images = self.reverse_diffusion(initial_noise, steps, sampler, labels=labels, **options)
-        return ops.convert_to_numpy(self.denormalize(images))
 
     def get_config(self) -> dict[str, Any]:
         config = {

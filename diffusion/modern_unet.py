@@ -87,8 +87,7 @@ def AttentionBlock(name: str, dtype: str | None = None) -> Callable[[Tensor], Te
         height, width, channels = x.shape[1:]
         heads = max(1, channels // HEAD_CHANNELS)
         tokens = FusedBatchNormalization(dtype=dtype, name=f"{name}_norm")(x)
-        shape = (height * width, channels)
-        tokens = layers.Reshape(shape, dtype=dtype, name=f"{name}_tokens")(tokens)
+        tokens = layers.Reshape((-1, channels), dtype=dtype, name=f"{name}_tokens")(tokens)
         attention = layers.MultiHeadAttention(heads, channels // heads, dtype=dtype, name=name)
         tokens = attention(tokens, tokens)
         shape = (height, width, channels)

@@ -5,6 +5,7 @@ import sys
 
 import command
 
+from diffusion.data.folders import SPLITS
 from diffusion.support.paths import models_home
 from diffusion.support.precision import PRECISIONS
 from diffusion.support.registry import names_in
@@ -30,6 +31,8 @@ def parse_arguments():
         "tiny: seconds, for tests (default: %(default)s)",
     )
     parser.add_data_dir()
+    words = "train on these splits of the data alone: train, valid or test (default: all)"
+    add("--splits", type=command.one_of(SPLITS), nargs="+", metavar="SPLIT", help=words)
     add(
         "--output",
         type=command.writable_folder,
@@ -157,6 +160,7 @@ def run(arguments, config):
         config.fit,
         painted=config.painted,
         seed=config.seed,
+        splits=arguments.splits,
         progress=sys.stderr.isatty(),
     )
     folder = arguments.output or default_folder(config, flowers)

@@ -88,9 +88,9 @@ def test_the_options_of_a_network_reach_it(small):
         return [type(layer).__name__ for layer in build(config, 1, 16, ["rose"]).network.layers]
 
     base, bottom = layers("base"), layers("deep_bottom")
-    assert base.count("MultiHeadAttention") == 1
+    assert base.count("MultiHeadAttention") == 2
     assert "MultiHeadAttention" not in layers("no_attention")
-    assert bottom.count("MultiHeadAttention") == 3
+    assert bottom.count("MultiHeadAttention") == 4
     assert bottom.count("Modulation") == base.count("Modulation") + 2
 
 

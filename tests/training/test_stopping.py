@@ -125,6 +125,8 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 
 def test_a_sample_grid_is_abandoned_at_a_signal(tmp_path):
     class Slow:
+        labelled = False
+
         def generate(self, *arguments, **options):
             signal.raise_signal(signal.SIGTERM)
             pytest.fail("the grid was not abandoned")

@@ -7,6 +7,9 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 
+SHIPPED = ("flowers-64.*", "flowers-by-name-64.*", "encoder-64.*", "noisy-classifier-64.*")
+
+
 class BuildWithModels(build_py):
     def run(self):
         super().run()
@@ -14,7 +17,7 @@ class BuildWithModels(build_py):
             return
         target = Path(self.build_lib, "diffusion", "pretrained")
         target.mkdir(parents=True, exist_ok=True)
-        for pattern in ("flowers-64.*", "encoder-64.*", "noisy-classifier-64.*"):
+        for pattern in SHIPPED:
             for file in Path("models").glob(pattern):
                 shutil.copy(file, target)
 

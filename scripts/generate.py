@@ -121,8 +121,7 @@ def number_or_name(text, names):
 
 def main():
     arguments = parse_arguments()
-    unnamed = arguments.classifier or not SHIPPED_BY_NAME.is_file()
-    path = arguments.model or (SHIPPED if unnamed else SHIPPED_BY_NAME)
+    path = arguments.model or (SHIPPED if arguments.classifier else SHIPPED_BY_NAME)
     names = command.class_names(arguments.classifier or path)
     if arguments.label == ["list"] and names:
         return print("\n".join(f"{number:3}  {name}" for number, name in enumerate(names)))

@@ -28,7 +28,7 @@ pytestmark = [
     ),
 ]
 
-SHIPPED = "flowers-64", "encoder-64", "noisy-classifier-64"
+SHIPPED = "flowers-64", "flowers-by-name-64", "encoder-64", "noisy-classifier-64"
 MODELS = [name + suffix for name in SHIPPED for suffix in (".keras", ".json")]
 ELSEWHERE = """
 import importlib.util

@@ -48,7 +48,7 @@ def network():
 
 def test_the_default_network_has_the_documented_size_and_a_row_for_each_name_and_for_none():
     plain, named = (build_modern_unet(num_classes=number) for number in (0, 102))
-    assert plain.count_params() == 5_176_515
+    assert plain.count_params() == 5_437_507
     rows, width = named.get_layer("label_embedding").embeddings.shape
     assert rows == 103 and named.count_params() == plain.count_params() + rows * width
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-
 SHIPPED = ("flowers-64.*", "flowers-by-name-64.*", "encoder-64.*", "noisy-classifier-64.*")
 
 

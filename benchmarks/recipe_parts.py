@@ -118,9 +118,13 @@ def settings_of(name: str, recipe: Recipe, flowers, arguments) -> dict:
     """Return all that a run's result follows from, as JSON has it."""
     import keras
 
+    numbers = dataclasses.asdict(recipe)
+    del numbers["words"]
+    for field in ("name", "epochs", "sampling_steps"):  # these change no result
+        del numbers["config"][field]
     settings = {
         "name": name,
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": numbers,
         "seconds": arguments.seconds,
         "guidance": arguments.guidance,
         "num_images": arguments.num_images,

@@ -34,7 +34,7 @@ def train(
     if recipe.middle_times:
         model.schedule = MiddleTimes(schedule)
     averages, budget = Averages(recipe, model), Budget(config, seconds)
-    random = np.random.default_rng(config.seed)
+    random, epoch = np.random.default_rng(config.seed), 0
     for size, share in stages:
         if model.image_size != size:
             model = resized(model, plain, size)
@@ -45,8 +45,10 @@ def train(
             seed=config.seed,
             labels=labels if config.labels else None,
             transform=changes(config.image_size // size, recipe.shifts, random),
+            epoch=epoch,
         )
         budget.run(model, batches, share * seconds, averages.update)
+        epoch = batches.epoch + 1  # or the first images would be seen twice
     model.schedule = schedule
     return model, averages, budget.steps
 

@@ -5,17 +5,7 @@ from typing import Any
 
 from diffusion.training.config import Config, get_preset
 
-BASE = get_preset(
-    "laptop",
-    network="modern_unet",
-    widths=(64, 128, 256),
-    embedding_dims=64,
-    labels=True,
-    objective="velocity",
-    loss="mean_squared_error",
-    gradient_norm=1.0,
-    half_size_epochs=0,
-)
+BASE = get_preset("named", half_size_epochs=0)
 CHAPTER = get_preset(
     "quick",
     precision="float32",

@@ -1,7 +1,7 @@
 """Generation: from noise to images, with any sampler, by name, guided, within the range of pixels.
 
-A part of `DiffusionModel` in a module of its own. Each wish is a wrapper of the model's `denoise`:
-labels and guidance first, then self-conditioning, then thresholding.
+A part of `DiffusionModel` in a module of its own. Each option wraps the model's `denoise`: labels
+and guidance first, then self-conditioning, then thresholding.
 """
 
 import inspect

@@ -1,4 +1,4 @@
-"""Labels: what a network with names is told, and how names become numbers.
+"""Labels: which class an image should show, by name or by number.
 
 A model with `n` class names numbers them from 0; the number `n` means "no name". Nothing here needs
 Keras, so a command line can refuse a wrong name at once.

@@ -1,11 +1,10 @@
-"""A U-Net for quality per minute: it is told the noise level, and a name, in every block.
+"""A U-Net for quality per minute, conditioned on noise level and label in every block.
 
 It keeps the contract of `unet.build_unet` and changes what later work found worth changing: a stem
 that folds small patches of pixels into channels, more channels where the resolution is low,
 self-attention at the bottom, and an embedding of noise level and name that scales and shifts the
 features in every block. Nichol and Dhariwal 2021 (arXiv:2102.09672), section 3; Dhariwal and Nichol
-2021 (arXiv:2105.05233), section 3. `docs/recipe.md` has what each of its parts was measured to
-bring, at equal processor time.
+2021 (arXiv:2105.05233), section 3. `docs/recipe.md` has what was measured at equal processor time.
 """
 
 from collections.abc import Callable
@@ -152,8 +151,8 @@ def build_modern_unet(
             name = f"up_{level}_{number}"
             x = layers.Concatenate(dtype=dtype, name=f"{name}_join")([x, skips.pop()])
             x = block(x, level, name)
-    # No normalisation and no activation before the output: what is linear in the noisy image, which
-    # is most of the answer where there is much noise or little, gets through from the first layer.
+    # No normalisation and no activation before the output: at high and at low noise the target is
+    # nearly linear in the noisy image, and the last layers must let that part through.
     outputs = layers.Conv2DTranspose(
         3, patch_size, patch_size, kernel_initializer="zeros", dtype="float32", name="outputs"
     )(x)

@@ -132,13 +132,18 @@ def names(arguments, model, flowers, held):
     from diffusion.evaluation.naming import load_species_classifier
 
     named = [flowers.class_names[label] for label in flowers.labels[held]]
+    if other := sorted(set(named) - set(model.class_names)):
+        command.fail(
+            f"the model does not know {other[0]!r}, one of the names of {flowers.name}: name the "
+            "data it was trained on (--data-dir)"
+        )
     interval = arguments.guidance_interval
     where = "from {:g} to {:g}".format(*interval) if interval else "everywhere"
     path, classifier = arguments.encoder if arguments.encoder.endswith(".keras") else None, None
     try:
         classifier = load_species_classifier(path)
         classifier.check(named)
-        words = "named: the share that the encoder's classifier names right"
+        words = "named: the share that the flowers' classifier names right"
     except (ValueError, OSError) as error:
         words = f"named: not measured, {error}"
         classifier = None

@@ -56,7 +56,7 @@ def add_names(parser):
     words += f"and less varied flowers, 0 not at all (default: {command.GUIDANCE:g})"
     parser.add_guidance(words)
     words = "a classifier of noisy images (default: the one that ships), by which a model without "
-    words += "names draws flowers by name"
+    words += f"names, by default {SHIPPED.name}, draws flowers by name"
     ours = str(shipped("noisy-classifier-64.keras"))
     parser.add_argument(
         "--classifier", type=classifier, nargs="?", const=ours, metavar="FILE", help=words
@@ -96,7 +96,8 @@ def choose_labels(arguments, path, names):
 
     asked, count = arguments.label, arguments.num_images
     if not names or (arguments.interpolate and not asked):
-        why = "" if names else f": {path} has none, so name a --model trained with them"
+        source = arguments.classifier or path
+        why = "" if names else f": {source} has none, so name a --model trained with them"
         for option in ("label", "guidance", "guidance_interval", "classifier"):
             if getattr(arguments, option) is not None:
                 wanted = "a --label with --interpolate" if names else "names"

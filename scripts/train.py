@@ -1,5 +1,6 @@
 """Train a diffusion model on flowers: a command line over diffusion.training.loop."""
 
+import argparse
 import signal
 import sys
 
@@ -28,7 +29,8 @@ def parse_arguments():
         type=command.one_of(PRESETS),
         default="quick",
         help="book: the chapter's numbers; quick: minutes on two CPU cores; laptop: an hour; "
-        "tiny: seconds, for tests (default: %(default)s)",
+        "named: half an hour, the modern network with the flowers' names; tiny: seconds, for tests "
+        "(default: %(default)s)",
     )
     parser.add_data_dir()
     words = "train on these splits of the data alone: train, valid or test (default: all)"
@@ -86,7 +88,7 @@ def add_names(group):
     words = f"{' or '.join(networks)} (in the chapter: the former)"
     group.add_argument("--network", type=command.one_of(networks), help=words)
     words = "learn the flowers' names, too: what generate.py --label asks for"
-    group.add_argument("--labels", action="store_true", default=None, help=words)
+    group.add_argument("--labels", action=argparse.BooleanOptionalAction, help=words)
     words = "share of names withheld at each step, at least 0 and below 1: guidance needs some"
     kind = command.number(float, least=0)
     group.add_argument("--label-dropout", type=kind, metavar="SHARE", help=words)

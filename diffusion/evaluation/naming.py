@@ -1,4 +1,4 @@
-"""Naming: whether a classifier gives generated images the names that they were asked for by.
+"""Naming: whether a classifier gives generated images the names they were generated for.
 
 KID does not see this: a model that draws good flowers but mixes up their names has a low one.
 """

@@ -54,7 +54,10 @@ def compiled_gradient(
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        signature = {each.name: tf.TensorSpec(each.shape, each.dtype) for each in network.inputs}
+        signature = {
+            key: tf.TensorSpec(each.shape, each.dtype)
+            for key, each in named_inputs(network).items()
+        }
 
         @tf.function(input_signature=[signature, tf.TensorSpec((None,), "int32")])
         def gradient(inputs, labels):

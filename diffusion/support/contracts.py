@@ -110,6 +110,12 @@ def check_network(network: Any, num_classes: int = 0) -> dict[str, Any]:
         )
     if "labels" in inputs and not num_classes:
         raise ValueError("network has the input labels: give the model their class_names")
+    table = [layer for layer in network.layers if layer.name == "label_embedding"]
+    if table and table[0].input_dim != num_classes + 1:
+        raise ValueError(
+            f"network has labels for {table[0].input_dim - 1} names, not for {num_classes}: build "
+            f"it with num_classes={num_classes}"
+        )
     if num_classes and "labels" not in inputs:
         raise ValueError(
             f"network has no input labels for {num_classes} class_names: build it with "

@@ -101,10 +101,18 @@ def load_model(path: Path | str) -> DiffusionModel:
 def resized(model: DiffusionModel, config: Config, image_size: int) -> DiffusionModel:
     """Return the model at another resolution, with its weights, optimizer and random state.
 
-    The network is convolutional, so no weight depends on the resolution.
+    The network is convolutional, so no weight depends on the resolution. Raises ValueError where
+    `config` now builds another network than the model's.
     """
     other = build(config, 1, image_size, model.class_names)
-    other.schedule, other.objective = model.schedule, model.objective
+    shapes = [[weight.shape for weight in each.network.weights] for each in (model, other)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the network {config.network} of this configuration has other weights than the model "
+            "to resize: continue with the version of the code that began the run"
+        )
+    for kept in ("schedule", "objective", "ema", "ema_warmup", "label_dropout"):
+        setattr(other, kept, getattr(model, kept))
     optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
     other.compile(optimizer=optimizer, loss=model.loss, jit_compile=model.jit_compile)
     optimizer.build(other.trainable_variables)

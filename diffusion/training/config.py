@@ -1,8 +1,9 @@
 """Presets: the numbers of a run, in one place.
 
 `get_preset("book")` has the chapter's numbers, "quick" a small model that generates flowers after
-minutes on two CPU cores, "laptop" a better one that takes about an hour, and "tiny" one for tests
-that takes seconds. Change any number with `get_preset("quick", epochs=3)`.
+minutes on two CPU cores, "laptop" a better one that takes about an hour, "named" one that knows
+the flowers' names and takes half an hour, and "tiny" one for tests that takes seconds.
+Change any number with `get_preset("quick", epochs=3)`.
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from diffusion import ddpm  # noqa: F401 (registers its classes, so that files with them load)
+from diffusion import ddpm, noisy_classifier  # noqa: F401 (registers classes: their files load)
 from diffusion.model import DiffusionModel
 from diffusion.modern_unet import build_modern_unet
 from diffusion.objectives import make_objective

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import recipe_parts, recipe_training
 from benchmarks.recipes import RECIPES, Recipe
-from diffusion.schedules import CosineSchedule
+from diffusion.schedules import SCHEDULES, CosineSchedule
 from diffusion.training.building import build
 from diffusion.training.config import get_preset
 
@@ -85,7 +85,8 @@ def test_the_options_of_a_network_reach_it(small):
         config = dataclasses.replace(
             small.config, network=recipe_training.network_name(recipe), block_depth=2
         )
-        return [type(layer).__name__ for layer in build(config, 1, 16, ["rose"]).network.layers]
+        network = build(config, 1, 16, ["rose", "lily"]).network
+        return [type(layer).__name__ for layer in network.layers]
 
     base, bottom = layers("base"), layers("deep_bottom")
     assert base.count("MultiHeadAttention") == 2
@@ -105,7 +106,7 @@ def test_training_goes_on_until_the_time_is_spent(small, painted, clock, smaller
     data = painted.images, painted.labels, painted.class_names
     model, averages, steps = recipe_training.train(recipe, *data, 5.0)
     assert steps == 5 + (2 if smaller else 1) and model.image_size == config.image_size
-    assert isinstance(model.schedule, type(build(config, 1).schedule))
+    assert isinstance(model.schedule, type(SCHEDULES[config.schedule]()))
     for length, network in ((0.0, model.network), (config.ema, model.ema_network)):
         for ours, theirs in zip(averages.weights[length], network.weights, strict=True):
             np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(theirs), atol=1e-6)

@@ -239,6 +239,10 @@ def run(main):
     """
     try:
         status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + 13  # as if SIGPIPE had ended the process
     except ModuleNotFoundError as error:
         fail(_advice_on_module(error.name))
     except MemoryError as error:

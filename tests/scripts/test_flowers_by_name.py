@@ -1,6 +1,9 @@
 """Flowers by name on the command line: what is asked for is drawn, named and measured."""
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import evaluate
@@ -169,6 +172,16 @@ def test_a_mistake_is_one_line_before_keras_is_imported(options, words, by_name,
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="needs a pipe whose reader leaves")
+def test_a_reader_that_leaves_early_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, ROOT / "scripts/generate.py", "--label", "list"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_list_prints_numbers_and_names_without_keras(by_name, tmp_path):
     options = ["--model", by_name, "--label", "list"]
     status, said = run_script("generate.py", options, tmp_path, KERAS_BACKEND="none")

@@ -3,19 +3,22 @@
 import numpy as np
 from keras import ops
 
-from diffusion.evaluation.distances import kernel_distance, precision_and_recall
 from diffusion.evaluation.encoder import Encoder, encode
-from diffusion.evaluation.evaluate import real_against_real
-from diffusion.latents import initial_noise
+from diffusion.evaluation.evaluate import (
+    draw_labels,
+    generate_images,
+    measure,
+    real_against_real,
+)
 from diffusion.model import DiffusionModel
-from diffusion.samplers import SAMPLERS
 
 SAMPLER, STEPS = "dpm_solver", 10
 BATCH = 128
+MEASURES = ("kid", "precision", "recall")
 
 
 class Judge:
-    """Held-out images, and what a model is asked about them: the same for every model.
+    """Held-out images, and how a model is evaluated on them: the same for every model.
 
     images, labels: held-out ones, uint8 (N, S, S, 3) and whole numbers (N,).
     guidance: scales to generate with; a model without names generates at scale 1 alone.
@@ -37,20 +40,18 @@ class Judge:
     def floor(self) -> dict:
         """Compare half of the held-out images with the other half: no model can do better."""
         row = real_against_real(self.real)
-        return {name: row[name] for name in ("kid", "precision", "recall")}
+        return {name: row[name] for name in MEASURES}
 
     def scores(self, model: DiffusionModel) -> dict:
         """Return the errors, and kid, precision and recall by scale ("1", "1.5", ...)."""
         generated = {}
         for scale in self.guidance if model.labelled else {1.0} & set(self.guidance):
-            features = encode(self.encoder, self.generate(model, scale))
-            precision, recall = precision_and_recall(self.real, features)
-            kid = kernel_distance(self.real, features)[0]
-            generated[f"{scale:g}"] = {"kid": kid, "precision": precision, "recall": recall}
+            found = measure(self.real, encode(self.encoder, self.generate(model, scale)))
+            generated[f"{scale:g}"] = {name: found[name] for name in MEASURES}
         return {**self.errors(model), "guidance": generated}
 
     def errors(self, model: DiffusionModel) -> dict:
-        """Return the errors of the model's average, at evenly spaced times, of all that it knows.
+        """Return the moving average's errors on all held-out images, at evenly spaced times.
 
         noise_error: mean absolute error of the noise. velocity_error: mean squared error of the
         velocity. Both follow from `denoise`, so models with different objectives can be compared.
@@ -82,15 +83,8 @@ class Judge:
 
     def generate(self, model: DiffusionModel, scale: float) -> np.ndarray:
         """Generate images (num_images, S, S, 3) from the same noise, with the same labels."""
-        noise = initial_noise(self.num_images, model.image_size, 0)
-        labels = np.resize(np.random.default_rng(0).permutation(self.labels), self.num_images)
-        images = []
-        for start in range(0, self.num_images, BATCH):
-            rows = slice(start, start + BATCH)
-            options = {"labels": labels[rows], "guidance": scale} if model.labelled else {}
-            images.append(
-                model.generate(
-                    initial_noise=noise[rows], steps=STEPS, sampler=SAMPLERS[SAMPLER], **options
-                )
-            )
-        return np.concatenate(images)
+        options = {}
+        if model.labelled:
+            labels = draw_labels(self.labels, self.num_images)
+            options = {"labels": labels, "guidance": scale}
+        return generate_images(model, SAMPLER, STEPS, self.num_images, 0, BATCH, **options)

@@ -26,9 +26,10 @@ def train(
     """
     config = recipe.config
     # `Budget` lowers the rate, by time instead of steps
-    plain = dataclasses.replace(config, decay_learning_rate=False, network=network_name(recipe))
+    plain = dataclasses.replace(config, decay_learning_rate=False)
+    builder = functools.partial(NETWORKS[config.network], **recipe.options)
     stages = sizes(recipe)
-    model = build(plain, 1, stages[0][0], class_names)
+    model = build(plain, 1, stages[0][0], class_names, builder)
     model.adapt(images)
     schedule = model.schedule
     if recipe.middle_times:
@@ -37,7 +38,7 @@ def train(
     random, epoch = np.random.default_rng(config.seed), 0
     for size, share in stages:
         if model.image_size != size:
-            model = resized(model, plain, size)
+            model = resized(model, plain, size, builder)
         batches = Batches(
             images,
             config.batch_size,
@@ -51,16 +52,6 @@ def train(
         epoch = batches.epoch + 1  # or the first images would be seen twice
     model.schedule = schedule
     return model, averages, budget.steps
-
-
-def network_name(recipe: Recipe) -> str:
-    """Return the name of the recipe's network for `build`, which then knows its options too."""
-    name = recipe.config.network
-    if not recipe.options:
-        return name
-    options = ", ".join(f"{option}={value}" for option, value in recipe.options.items())
-    NETWORKS[f"{name} with {options}"] = functools.partial(NETWORKS[name], **recipe.options)
-    return f"{name} with {options}"
 
 
 def sizes(recipe: Recipe) -> list[tuple[int, float]]:

@@ -56,10 +56,13 @@ class Generation:
             rates; see `guidance.guided`.
         classifier: a `noisy_classifier.NoisyClassifier`: guide by its gradient, instead of by a
             network with labels; see `guidance.classifier_guided`.
-        Raises ValueError for labels that do not exist or cannot be used.
+        Raises ValueError for labels that do not exist or cannot be used, and for a classifier that
+        was made for another kind of model.
         """
         denoise: Denoise = self.denoise
         if labels is not None:
+            if classifier is not None:
+                classifier.check_model(self)
             guide = self if classifier is None else classifier
             numbers = label_numbers(labels, guide.class_names, len(initial_noise))
             denoise = guide.guided(denoise, numbers, guidance, guidance_interval)

@@ -28,6 +28,8 @@ from diffusion.support.paths import shipped
 from diffusion.unet import SinusoidalEmbedding, network_inputs
 
 SHIPPED = shipped("noisy-classifier-64.keras")
+ADVICE = "train one for this model with scripts/train_noisy_classifier.py --model"
+ALIKE = 0.01  # statistics of two halves of a data set differ by less
 NOISE_RATES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)  # at which accuracy is measured
 
 
@@ -93,20 +95,28 @@ class NoisyClassifier(NormalizedImages, keras.Model):
 
         noisy_images: (B, S, S, 3), normalised, like the result. noise_rates: (B, 1, 1, 1).
         labels: (B,), whole numbers; `len(class_names)` means no name, whose gradient is zero.
-        Raises ValueError for images of another size than the classifier's.
         """
-        size = tuple(noisy_images.shape[1:3])
-        if size != (self.image_size, self.image_size):
-            raise ValueError(
-                f"the classifier is for images of {self.image_size}x{self.image_size}, and these "
-                f"are {size[0]}x{size[1]}: train one with scripts/train_noisy_classifier.py"
-            )
         inputs = network_tensors(noisy_images, noise_rates)
         return self._compiled_gradient(inputs, ops.convert_to_tensor(labels, "int32"))
 
     @functools.cached_property
     def _compiled_gradient(self):
         return compiled_gradient(self.network, "noisy_images", log_probabilities)
+
+    def check_model(self, model: Any) -> None:
+        """Raise ValueError unless the classifier can guide a model: its size and normalisation."""
+        sizes = [each.image_size for each in (self, model)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"the classifier is for images of {sizes[0]}x{sizes[0]}, the model's are "
+                f"{sizes[1]}x{sizes[1]}: {ADVICE}"
+            )
+        ours, theirs = (np.stack(each.normalizer.get_weights()[:2]) for each in (self, model))
+        if not np.allclose(ours, theirs, atol=ALIKE):
+            raise ValueError(
+                f"the classifier normalises images by mean and variance {ours[:, 0].round(2)}, the "
+                f"model by {theirs[:, 0].round(2)} (red): {ADVICE}"
+            )
 
     def guided(
         self,

@@ -221,6 +221,25 @@ def class_names(path):
     return tuple(read_config(model_file(path)).get("config", {}).get("class_names", ()))
 
 
+def load_species(arguments, image_size, fit="crop"):
+    """Load the flowers of --data-dir for a classifier: of two species or more."""
+    from diffusion.data.flowers import load_flowers
+
+    flowers = load_flowers(
+        arguments.data_dir,
+        image_size,
+        fit,
+        painted=arguments.painted,
+        seed=arguments.seed,
+        progress=sys.stderr.isatty(),
+    )
+    if len(flowers.class_names) < 2:
+        fail(
+            f"{flowers.name} has one species, so nothing to tell apart: put each in its own folder"
+        )
+    return flowers
+
+
 def data_folder(text):
     """An argparse type: the folder of a data set, or the word "painted"."""
     if not text.strip():

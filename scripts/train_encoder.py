@@ -38,20 +38,7 @@ def is_record(content):
 def main():
     arguments = parse_arguments()
     command.load_keras()
-    from diffusion.data.flowers import load_flowers
-
-    flowers = load_flowers(
-        arguments.data_dir,
-        arguments.image_size,
-        painted=arguments.painted,
-        seed=arguments.seed,
-        progress=sys.stderr.isatty(),
-    )
-    if len(flowers.class_names) < 2:
-        command.fail(
-            f"{flowers.name} has one species, so nothing to tell apart: put each in its own folder"
-        )
-    print(train(arguments, flowers))
+    print(train(arguments, command.load_species(arguments, arguments.image_size)))
 
 
 def train(arguments, flowers):

@@ -1,5 +1,6 @@
 """Train a classifier of noisy images, whose gradient guides a diffusion model without names."""
 
+import functools
 import sys
 import time
 
@@ -14,7 +15,8 @@ def parse_arguments():
     )
     words = "the model to guide, whose schedule and statistics are used: a .keras file or a run's "
     words += "folder (default: the one that ships, flowers-64.keras)"
-    parser.add_argument("--model", type=command.model, help=words)
+    recorded = functools.partial(command.model, recorded=True)
+    parser.add_argument("--model", type=recorded, help=words)
     parser.add_data_dir()
     output = command.writable(".keras", like=is_noisy_classifier, beside=is_record)
     words = "the .keras file to write at the end, with its record beside it"
@@ -40,27 +42,17 @@ def is_record(content):
 def main():
     arguments = parse_arguments()
     command.load_keras()
-    from diffusion.data.flowers import load_flowers
-    from diffusion.training.export import SHIPPED, load_for_inference
+    from diffusion.training.export import load_run
 
-    model = load_for_inference(arguments.model or SHIPPED)
-    flowers = load_flowers(
-        arguments.data_dir,
-        model.image_size,
-        painted=arguments.painted,
-        seed=arguments.seed,
-        progress=sys.stderr.isatty(),
-    )
-    if len(flowers.class_names) < 2:
-        command.fail(
-            f"{flowers.name} has one species, so nothing to tell apart: put each in its own folder"
-        )
-    print(train(arguments, model, flowers))
+    run = load_run(arguments.model)
+    flowers = command.load_species(arguments, run.model.image_size, run.record["config"]["fit"])
+    print(train(arguments, run.model, flowers))
 
 
 def train(arguments, model, flowers):
     """Train on the flowers, save the classifier with its record, and return a summary."""
     from diffusion.data.holdout import hold_out
+    from diffusion.evaluation.noisy_training import train_noisy_classifier
     from diffusion.noisy_classifier import accuracy_by_noise
     from diffusion.support.keras_files import save_small
     from diffusion.training.record import machine, versions
@@ -72,8 +64,18 @@ def train(arguments, model, flowers):
         flush=True,
     )
     started = time.perf_counter()
-    classifier, steps = fit(arguments, model, flowers, kept)
+    classifier = train_noisy_classifier(
+        model,
+        flowers.images[kept],
+        flowers.labels[kept],
+        flowers.class_names,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
     seconds = time.perf_counter() - started
+    steps = arguments.epochs * (len(kept) // arguments.batch_size)
     accuracies = [
         accuracy_by_noise(classifier, flowers.images[rows], flowers.labels[rows])
         for rows in (kept[:: max(1, len(kept) // len(held))], held)
@@ -99,46 +101,6 @@ def train(arguments, model, flowers):
         print(f"{rate:10.1f} {seen:16.1%} {accuracies[1][rate]:10.1%}")
     megabytes = arguments.output.stat().st_size / 1e6
     return f"{steps:,} steps in {seconds:.0f} s; saved in {arguments.output}, {megabytes:.1f} MB"
-
-
-def fit(arguments, model, flowers, rows):
-    """Return a classifier for `model`, trained on these rows of the flowers, and its steps."""
-    import keras
-    import numpy as np
-
-    from diffusion.data.batches import Batches
-    from diffusion.evaluation.classifier import augment
-    from diffusion.noisy_classifier import NoisyClassifier, build_noisy_classifier
-    from diffusion.support.backend import compile_with_xla
-    from diffusion.support.precision import choose_precision, in_float32
-
-    keras.utils.set_random_seed(arguments.seed)
-    rng = np.random.default_rng(arguments.seed)
-    batches = Batches(
-        flowers.images[rows],
-        arguments.batch_size,
-        labels=flowers.labels[rows],
-        seed=arguments.seed,
-        transform=lambda images: np.stack([augment(image, rng) for image in images]),
-    )
-    names = flowers.class_names
-    network = build_noisy_classifier(len(names), model.image_size, dtype=choose_precision("auto"))
-    classifier = NoisyClassifier(network, model.schedule, names, arguments.seed)
-    mean, variance, _ = model.normalizer.get_weights()
-    classifier.set_statistics(mean, variance)
-    steps = arguments.epochs * len(batches)
-    rate = keras.optimizers.schedules.CosineDecay(0.002, steps)
-    classifier.compile(
-        keras.optimizers.AdamW(rate, weight_decay=0.01),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=compile_with_xla(),
-    )
-    verbose = 1 if sys.stdout.isatty() else 2
-    classifier.fit(batches, epochs=arguments.epochs, shuffle=False, verbose=verbose)
-    trained = NoisyClassifier(in_float32(network), model.schedule, names, arguments.seed)
-    trained.set_weights(classifier.get_weights())  # a copy without the optimizer
-    trained.set_statistics(mean, variance)
-    return trained, steps
 
 
 if __name__ == "__main__":

@@ -152,3 +152,19 @@ def kaggle(tmp_path):
     from flower_files import kaggle_layout
 
     return kaggle_layout(tmp_path / "my flowers")
+
+
+@pytest.fixture
+def generated(call, tmp_path):
+    """A function: call generate.py with a model and options, return the picture as an array."""
+    from PIL import Image
+
+    def picture(model, *options):
+        output = tmp_path / "generated.png"  # replaced each time
+        arguments = "--model", model, "--steps", 2, "--output", output, *options
+        status, printed, errors = call("generate.py", *arguments)
+        assert status == 0, errors
+        assert str(output) in printed
+        return np.asarray(Image.open(output))
+
+    return picture

@@ -233,3 +233,10 @@ def test_a_missing_file_and_another_model_are_refused(tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="Sequential"):
         load_model(tmp_path / "other.keras")
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_names_must_fit_the_networks_table_of_labels(count):
+    network = build_unet(16, (8, 16), 1, 8, num_classes=3)
+    with pytest.raises(ValueError, match=f"labels for 3 names, not for {count}"):
+        DiffusionModel(network, CosineSchedule(), class_names=["a", "b", "c", "d"][:count])

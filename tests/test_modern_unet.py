@@ -149,3 +149,10 @@ def test_tensorflow_and_jax_predict_the_same(network, tmp_path):
     python("-c", PREDICT, tmp_path, KERAS_BACKEND=THERE)
     theirs = np.load(tmp_path / "outputs.npy")
     np.testing.assert_allclose(theirs, outputs_of(network), rtol=1e-4, atol=1e-5)
+
+
+def test_layer_names_do_not_depend_on_what_was_built_before():
+    """TensorFlow adds gradients in the order of names: a resumed run would end differently."""
+    first, second = (build_modern_unet(16, **SMALL) for _ in range(2))
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+    assert [each.path for each in first.weights] == [each.path for each in second.weights]

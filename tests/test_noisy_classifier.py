@@ -8,6 +8,7 @@ from processes import run_python
 
 from diffusion.data.batches import Batches
 from diffusion.data.flowers import read_image
+from diffusion.model import DiffusionModel
 from diffusion.noisy_classifier import (
     SHIPPED,
     NoisyClassifier,
@@ -20,6 +21,7 @@ from diffusion.schedules import CosineSchedule, OffsetCosineSchedule
 from diffusion.support.backend import compile_with_xla
 from diffusion.support.keras_files import load_keras_file, save_small
 from diffusion.training.export import SHIPPED as SHIPPED_MODEL
+from diffusion.unet import build_unet
 
 NAMES = ("rose", "sunflower", "water lily")
 
@@ -76,9 +78,18 @@ def test_without_a_name_nothing_pulls(classifier):
     assert not found[0].any() and np.abs(found[1]).max() > 1e-4
 
 
-def test_an_image_of_another_size_is_refused(classifier):
-    with pytest.raises(ValueError, match="for images of 16x16, and these are 8x8: train one"):
-        classifier.gradient(np.zeros((1, 8, 8, 3)), np.ones((1, 1, 1, 1)), [0])
+@pytest.mark.parametrize(
+    ("size", "mean", "message"),
+    [
+        (8, [0.4, 0.5, 0.6], "for images of 16x16, the model's are 8x8: train one"),
+        (16, 0.5, r"mean and variance \[0.4  0.06\], the model by \[0.5  0.06\]"),
+    ],
+)
+def test_a_model_of_another_size_or_normalisation_is_refused(classifier, size, mean, message):
+    model = DiffusionModel(build_unet(size, (8, 8), 1, 8), CosineSchedule())
+    model.set_statistics(mean, 0.06)
+    with pytest.raises(ValueError, match=message):
+        model.generate(1, labels="rose", classifier=classifier)
 
 
 def test_a_network_needs_a_logit_for_each_name():

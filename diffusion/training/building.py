@@ -1,6 +1,6 @@
 """Build a model from a configuration, load one from its file, change its resolution."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -25,12 +25,14 @@ def build(
     total_steps: int,
     image_size: int | None = None,
     class_names: Sequence[str] = (),
+    builder: Callable[..., keras.Model] | None = None,
 ) -> DiffusionModel:
     """Build and compile the model that `config` describes. Listing 8-10.
 
     total_steps: of the whole training, which a decaying learning rate depends on.
     image_size: default `config.image_size`.
     class_names: of the labels, used if `config.labels`.
+    builder: of the network, called as `build_unet` is; default the one that `config` names.
     The initial weights follow from `config.seed` (this sets Keras's global seed).
     Raises ValueError for an unknown schedule, objective, weighting, loss, network or precision, and
     for labels of fewer than two names.
@@ -46,7 +48,7 @@ def build(
     objective = make_objective(config.objective, config.loss_weighting)
     keras.utils.set_random_seed(config.seed)
     class_names = class_names if config.labels else ()
-    network = NETWORKS[config.network](
+    network = (builder or NETWORKS[config.network])(
         image_size or config.image_size,
         config.widths,
         config.block_depth,
@@ -98,13 +100,18 @@ def load_model(path: Path | str) -> DiffusionModel:
     return model
 
 
-def resized(model: DiffusionModel, config: Config, image_size: int) -> DiffusionModel:
+def resized(
+    model: DiffusionModel,
+    config: Config,
+    image_size: int,
+    builder: Callable[..., keras.Model] | None = None,
+) -> DiffusionModel:
     """Return the model at another resolution, with its weights, optimizer and random state.
 
     The network is convolutional, so no weight depends on the resolution. Raises ValueError where
     `config` now builds another network than the model's.
     """
-    other = build(config, 1, image_size, model.class_names)
+    other = build(config, 1, image_size, model.class_names, builder)
     shapes = [[weight.shape for weight in each.network.weights] for each in (model, other)]
     if shapes[0] != shapes[1]:
         raise ValueError(

@@ -122,6 +122,19 @@ _BOOK = Config(
     sampling_steps=20,
 )
 
+_LAPTOP = dataclasses.replace(
+    _BOOK,
+    name="laptop",
+    fit="crop",
+    repeats=1,
+    flip=True,
+    epochs=45,
+    half_size_epochs=34,
+    learning_rate=2e-3,
+    decay_learning_rate=True,
+    ema_warmup=True,
+)
+
 PRESETS = {
     "book": _BOOK,
     "quick": dataclasses.replace(
@@ -140,24 +153,10 @@ PRESETS = {
         ema=0.995,  # averages the last 200 of some 800 steps; 0.999 would average them all
         ema_warmup=True,
     ),
-    "laptop": dataclasses.replace(
-        _BOOK,
-        name="laptop",
-        fit="crop",
-        repeats=1,
-        flip=True,
-        epochs=45,
-        half_size_epochs=34,
-        learning_rate=2e-3,
-        decay_learning_rate=True,
-        ema_warmup=True,
-    ),
+    "laptop": _LAPTOP,
     "named": dataclasses.replace(
-        _BOOK,
+        _LAPTOP,
         name="named",
-        fit="crop",
-        repeats=1,
-        flip=True,
         network="modern_unet",
         labels=True,
         widths=(64, 128, 256),
@@ -166,10 +165,7 @@ PRESETS = {
         loss="mean_squared_error",
         epochs=17,
         half_size_epochs=13,
-        learning_rate=2e-3,
-        decay_learning_rate=True,
         gradient_norm=1.0,
-        ema_warmup=True,
         sampling_steps=10,
     ),
     "tiny": dataclasses.replace(

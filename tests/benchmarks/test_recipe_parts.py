@@ -14,7 +14,6 @@ import pytest
 from benchmarks import recipe_parts, recipe_training
 from benchmarks.recipes import RECIPES, Recipe
 from diffusion.schedules import SCHEDULES, CosineSchedule
-from diffusion.training.building import build
 from diffusion.training.config import get_preset
 
 
@@ -79,13 +78,12 @@ def test_every_stage_of_every_recipe_suits_its_network(image_size):
         assert stages[-1][0] == image_size
 
 
-def test_the_options_of_a_network_reach_it(small):
+def test_the_options_of_a_network_reach_it(small, painted, clock):
     def layers(name):
-        recipe = dataclasses.replace(small, options=RECIPES[name].options)
-        config = dataclasses.replace(
-            small.config, network=recipe_training.network_name(recipe), block_depth=2
-        )
-        network = build(config, 1, 16, ["rose", "lily"]).network
+        config = dataclasses.replace(small.config, block_depth=2)
+        recipe = dataclasses.replace(small, config=config, options=RECIPES[name].options)
+        data = painted.images, painted.labels, painted.class_names
+        network = recipe_training.train(recipe, *data, 1.0)[0].network
         return [type(layer).__name__ for layer in network.layers]
 
     base, bottom = layers("base"), layers("deep_bottom")
@@ -228,3 +226,17 @@ def test_a_file_of_something_else_is_refused(refusal, tmp_path, line):
     assert path.read_text().endswith(f"{line}\n")
     with pytest.raises(argparse.ArgumentTypeError, match="jsonl"):
         recipe_parts.results_file(str(tmp_path / "results.txt"))
+
+
+def test_a_later_stage_goes_on_with_other_images(small, painted, clock, monkeypatch):
+    epochs = []
+
+    class Watched(recipe_training.Batches):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            epochs.append(options["epoch"])
+
+    monkeypatch.setattr(recipe_training, "Batches", Watched)
+    recipe = dataclasses.replace(small, smaller=((2, 0.6),))
+    recipe_training.train(recipe, painted.images, painted.labels, painted.class_names, 20.0)
+    assert epochs[0] == 0 and epochs[1] > 0

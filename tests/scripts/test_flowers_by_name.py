@@ -1,5 +1,6 @@
 """Flowers by name on the command line: what is asked for is drawn, named and measured."""
 
+import functools
 import json
 import os
 import subprocess
@@ -24,18 +25,8 @@ CELL = 128  # the side of an image in a picture: each pixel of 16x16 is 8 wide
 
 
 @pytest.fixture
-def generate(call, by_name, tmp_path):
-    """Call generate.py with these options and return the picture as an array."""
-
-    def picture(*options):
-        output = tmp_path / "generated.png"  # replaced each time
-        arguments = "--model", by_name, "--steps", 2, "--output", output, *options
-        status, printed, errors = call("generate.py", *arguments)
-        assert status == 0, errors
-        assert str(output) in printed
-        return np.asarray(Image.open(output))
-
-    return picture
+def generate(generated, by_name):
+    return functools.partial(generated, by_name)
 
 
 @pytest.fixture(scope="module")

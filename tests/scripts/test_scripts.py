@@ -1,5 +1,6 @@
 """The command lines as a reader meets them: help, pictures, and one line for each mistake."""
 
+import functools
 import importlib
 import inspect
 import shlex
@@ -10,7 +11,6 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from conftest import ROOT, needs_tensorboard
-from PIL import Image
 from processes import SCRIPTS, assert_one_line, run_script, start, stop, wait_for
 
 from diffusion.samplers import SAMPLERS
@@ -41,18 +41,8 @@ def test_generate_knows_the_samplers_without_a_choice_of_spacing(call):
 
 
 @pytest.fixture
-def generate(call, tmp_path):
-    """Call generate.py with these options and return the picture as an array."""
-
-    def picture(*options):
-        output = tmp_path / "generated.png"  # replaced each time
-        arguments = "--model", PLAIN, "--steps", 2, "--output", output, *options
-        status, printed, errors = call("generate.py", *arguments)
-        assert status == 0, errors
-        assert str(output) in printed
-        return np.asarray(Image.open(output))
-
-    return picture
+def generate(generated):
+    return functools.partial(generated, PLAIN)
 
 
 def test_generate_writes_a_grid_that_follows_from_its_seed(generate):

@@ -156,3 +156,18 @@ def test_names_that_do_not_exist_are_refused():
         build(get_preset("tiny", schedule="cosin"), 1)
     with pytest.raises(ValueError, match=r"precision 'half'.*mixed_bfloat16"):
         build(get_preset("tiny", precision="half"), 1)
+
+
+def test_another_resolution_keeps_all_that_training_follows(painted):
+    config = get_preset("tiny", labels=True)
+    model = build(config, 1, 8, painted.class_names)
+    model.optimizer.build(model.trainable_variables)
+    model.ema, model.ema_warmup, model.label_dropout = 0.5, False, 0.3
+    bigger = resized(model, config, 16)
+    assert (bigger.ema, bigger.ema_warmup, bigger.label_dropout) == (0.5, False, 0.3)
+
+
+def test_a_network_that_the_code_no_longer_builds_is_refused_before_it_is_resized():
+    model = build(get_preset("tiny"), 1, 8)
+    with pytest.raises(ValueError, match="unet of this configuration has other weights"):
+        resized(model, get_preset("tiny", widths=(8, 24)), 16)

@@ -112,10 +112,10 @@ def UpBlock(
 
 
 def network_inputs(
-    image_size: int, self_conditioning: bool = False, num_classes: int = 0
+    image_size: int, self_conditioning: bool = False, num_classes: int = 0, channels: int = 3
 ) -> dict[str, Any]:
     """Return the inputs of a network by name, as `support.contracts.Network` lists them."""
-    shape = (image_size, image_size, 3)
+    shape = (image_size, image_size, channels)
     inputs = {
         "noisy_images": keras.Input(shape, name="noisy_images"),
         "noise_variances": keras.Input((1, 1, 1), name="noise_variances"),

@@ -85,7 +85,7 @@ def add_target(group):
 def add_names(group):
     """Add the options of notebook 11."""
     networks = names_in("training.building", "NETWORKS")
-    words = f"{' or '.join(networks)} (in the chapter: the former)"
+    words = f"one of {', '.join(networks)} (in the chapter: {networks[0]})"
     group.add_argument("--network", type=command.one_of(networks), help=words)
     words = "learn the flowers' names, too: what generate.py --label asks for"
     group.add_argument("--labels", action=argparse.BooleanOptionalAction, help=words)

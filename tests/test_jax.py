@@ -58,7 +58,7 @@ def run(folder, *command):
     )
 
 
-@pytest.mark.parametrize("network", ["unet", "modern_unet"])
+@pytest.mark.parametrize("network", ["unet", "modern_unet", "transformer"])
 def test_training_resume_sampling_and_saving_work_without_tensorflow(tmp_path, network):
     assert run(tmp_path, "-c", PROGRAM, tmp_path, network) == "agreed\n"
 

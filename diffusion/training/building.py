@@ -15,9 +15,14 @@ from diffusion.support.backend import compile_with_xla
 from diffusion.support.keras_files import load_keras_file, model_file
 from diffusion.support.precision import choose_precision
 from diffusion.training.config import LOSSES, Config
+from diffusion.transformer import build_transformer
 from diffusion.unet import build_unet
 
-NETWORKS = {"unet": build_unet, "modern_unet": build_modern_unet}
+NETWORKS = {
+    "unet": build_unet,
+    "modern_unet": build_modern_unet,
+    "transformer": build_transformer,
+}
 
 
 def build(

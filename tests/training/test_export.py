@@ -82,13 +82,13 @@ def test_training_does_not_continue_from_a_model_without_optimizer(
         train(tiny, painted, tmp_path, resume=True, verbose=0)
 
 
-@pytest.mark.parametrize("network", ["unet", "modern_unet"])
+@pytest.mark.parametrize("network", ["unet", "modern_unet", "transformer"])
 def test_a_bfloat16_model_computes_in_float32_where_bfloat16_is_slow(
     network, tmp_path, monkeypatch
 ):
     config = get_preset("tiny", precision="mixed_bfloat16", labels=True, network=network)
     model = build(config, 1, class_names=("rose", "lily"))
-    kernel = model.network.layers[-1].kernel
+    kernel = [weight for weight in model.network.weights if weight.name == "kernel"][-1]
     kernel.assign(np.random.default_rng(0).normal(size=kernel.shape) / 10)  # it starts at zero
     model = inference_copy(model)
     model.ema_network.set_weights(model.network.get_weights())

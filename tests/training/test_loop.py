@@ -73,7 +73,7 @@ def test_more_epochs_than_before_go_on_from_the_end(trained, painted, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["unet", "modern_unet"])
+@pytest.mark.parametrize("network", ["unet", "modern_unet", "transformer"])
 def test_a_run_with_labels_that_stops_midway_ends_as_one_that_never_stopped(
     network, painted, tmp_path
 ):
@@ -148,7 +148,7 @@ def test_long_gradients_are_shortened_to_the_norm_asked_for(painted):
 
 
 def test_names_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match=r"network 'u_net'.*unet, modern_unet"):
+    with pytest.raises(ValueError, match=r"network 'u_net'.*unet, modern_unet, transformer"):
         build(get_preset("tiny", network="u_net"), 1)
     with pytest.raises(ValueError, match=r"two class_names or more, got \['unknown'\]"):
         build(get_preset("tiny", labels=True), 1, class_names=["unknown"])

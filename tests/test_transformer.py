@@ -1,4 +1,4 @@
-"""The transformer is the paper's: its sizes, its blocks, its tokens and their positions."""
+"""The transformer is the paper's: its sizes, its blocks, its attention."""
 
 import math
 
@@ -6,56 +6,62 @@ import keras
 import numpy as np
 import pytest
 
+from diffusion.evaluation.costs import multiply_adds
 from diffusion.transformer import (
     TransformerBlock,
     attention_maps,
     build_transformer,
     dit,
-    patchify,
-    positions,
-    unpatchify,
 )
 
-# Table 1 and figure 7 of arXiv:2212.09748, in millions, at 32x32x4 with 1,000 names.
-PARAMETERS = {"S/2": 33, "B/2": 130, "L/2": 458, "XL/2": 675}
+# Table 4 of arXiv:2212.09748: millions of parameters, billions of multiply-adds ("Gflops"), at
+# 32x32x4 with 1,000 names.
+PAPER = {
+    **{"S/2": (33, 6.06), "S/4": (None, 1.41), "S/8": (None, 0.36)},
+    **{"B/2": (130, 23.01), "B/4": (None, 5.56), "B/8": (None, 1.42)},
+    **{"L/2": (458, 80.71), "L/4": (None, 19.70), "L/8": (None, 5.01)},
+    **{"XL/2": (675, 118.64), "XL/4": (None, 29.05), "XL/8": (None, 7.39)},
+}
 RNG = np.random.default_rng(0)
 
 
-def count(size, **changes):
-    """Count the parameters of a size of the paper's, without the memory for all its blocks."""
-    numbers = {**dit(size), **changes}
+def counted(size):
+    """Return the parameters and multiply-adds of a size of the paper's, from one and two blocks.
+
+    All blocks are alike, so nothing needs the memory for 28 of them.
+    """
+    numbers = dit(size)
     blocks = numbers.pop("block_depth")
+    of_the_paper = {"num_classes": 1000, "channels": 4, "outputs": 8, **numbers}
     one, two = (
-        build_transformer(
-            32, block_depth=depth, num_classes=1000, channels=4, outputs=8, **numbers
-        ).count_params()
-        for depth in (1, 2)
+        np.array([network.count_params(), multiply_adds(network)])
+        for network in (build_transformer(32, block_depth=n, **of_the_paper) for n in (1, 2))
     )
     return one + (blocks - 1) * (two - one)
 
 
-@pytest.mark.parametrize("size", PARAMETERS)
-def test_the_papers_sizes_have_the_papers_parameters(size):
-    assert round(count(size) / 1e6) == PARAMETERS[size]
+@pytest.mark.parametrize("size", PAPER)
+def test_the_papers_sizes_have_the_papers_parameters_and_multiply_adds(size):
+    parameters, multiplications = counted(size)
+    millions, billions = PAPER[size]
+    assert millions is None or round(parameters / 1e6) == millions
+    assert multiplications / 1e9 == pytest.approx(billions, abs=0.01, rel=5e-4)
 
 
-@pytest.mark.parametrize("patch_size", [2, 4, 8])
-def test_the_parameters_follow_from_the_papers_description(patch_size):
-    width, blocks, numbers = 384, 12, 4 * patch_size**2
+def test_with_its_fixed_positions_the_largest_has_what_the_papers_code_prints():
+    assert counted("XL/2")[0] + 256 * 1152 == 675_129_632
+
+
+def test_the_parameters_follow_from_the_papers_description():
+    width, blocks, numbers = 384, 12, 4 * 2**2
     attention, mlp, modulation = 4 * width**2, 8 * width**2, 6 * width**2
     biases = (4 + 5 + 6) * width
     total = blocks * (attention + mlp + modulation + biases)
     total += 256 * width + width + width**2 + width + 1001 * width  # noise level, name
     total += numbers * width + width  # tokens
     total += 2 * (width**2 + width) + 2 * numbers * (width + 1)  # the last layer
-    network = build_transformer(
-        32, num_classes=1000, channels=4, outputs=8, **dit(f"S/{patch_size}")
-    )
+    network = build_transformer(32, num_classes=1000, channels=4, outputs=8, **dit("S/2"))
     assert network.count_params() == total
-
-
-def test_with_its_fixed_positions_the_largest_has_what_the_papers_code_prints():
-    assert count("XL/2") + 256 * 1152 == 675_129_632
 
 
 def norm(x):
@@ -106,29 +112,6 @@ def test_a_block_is_the_papers_token_by_token():
     np.testing.assert_allclose(outputs, expected, atol=0.02)
 
 
-def test_tokens_are_patches_in_reading_order_and_back():
-    images = RNG.normal(size=(2, 8, 8, 3)).astype("float32")
-    tokens = np.asarray(patchify(images, 4))
-    for row in range(2):
-        for column in range(2):
-            patch = images[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
-            np.testing.assert_array_equal(tokens[:, 2 * row + column], patch.reshape(2, -1))
-    np.testing.assert_array_equal(unpatchify(tokens, 4), images)
-
-
-def test_positions_are_sines_and_cosines_of_column_and_row():
-    table = positions(3, 8).reshape(3, 3, 8)
-    for row in range(3):
-        for column in range(3):
-            expected = [
-                wave(place * frequency)
-                for place in (column, row)
-                for wave in (math.sin, math.cos)
-                for frequency in (1, 0.01)
-            ]
-            np.testing.assert_allclose(table[row, column], expected, atol=1e-12)
-
-
 def test_without_positions_it_would_not_know_where_a_patch_is(monkeypatch):
     """Moving the patches of an image moves the prediction's, unless positions are added."""
 
@@ -144,9 +127,7 @@ def test_without_positions_it_would_not_know_where_a_patch_is(monkeypatch):
         return np.roll(here, 4, axis=1), there
 
     assert np.abs(np.subtract(*predictions())).max() > 0.01
-    monkeypatch.setattr(
-        "diffusion.transformer.positions", lambda side, dims: np.zeros((side**2, dims))
-    )
+    monkeypatch.setattr("diffusion.tokens.positions", lambda side, dims: np.zeros((side**2, dims)))
     np.testing.assert_allclose(*predictions(), atol=1e-4)
 
 

@@ -15,6 +15,7 @@ import keras
 from keras import layers
 
 from diffusion.modern_unet import Modulation
+from diffusion.transformer import AdaptiveNorm
 
 # rule(layer, shapes of the inputs, shapes of the outputs) -> multiply-adds for one image
 Shapes: TypeAlias = list[tuple]
@@ -160,6 +161,7 @@ RULES: dict[type, Rule] = {
     layers.Dense: _kernel_at_each_output,
     layers.MultiHeadAttention: _attention,
     Modulation: _modulation,
+    AdaptiveNorm: _modulation,
     layers.BatchNormalization: _none,
     layers.LayerNormalization: _none,
     layers.GroupNormalization: _none,

@@ -71,6 +71,16 @@ def _chapter() -> dict[str, Recipe]:
     return recipes
 
 
+def _transformer(words: str, patch_size: int) -> Recipe:
+    return _changed(
+        f"the transformer: {words}, 8 blocks of width 256",
+        network="transformer",
+        widths=(256,),
+        block_depth=8,
+        options={"patch_size": patch_size},
+    )
+
+
 RECIPES = {
     "base": _changed("the modern network with names: velocity, squared error, rate 0.002"),
     # the network
@@ -98,6 +108,10 @@ RECIPES = {
         widths=(64, 128, 256, 256),
         options={"attention_levels": 2},
     ),
+    # the transformer
+    "transformer": _transformer("patches of 4x4 pixels", 4),
+    "transformer_2": _transformer("patches of 2x2", 2),
+    "transformer_8": _transformer("patches of 8x8", 8),
     # what it learns
     "noise_l1": _changed(
         "the noise, absolute error", objective="noise", loss="mean_absolute_error"

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 from diffusion import ddpm, noisy_classifier  # noqa: F401 (registers classes: their files load)
+from diffusion.light_unet import build_light_unet
 from diffusion.model import DiffusionModel
 from diffusion.modern_unet import build_modern_unet
 from diffusion.objectives import make_objective
@@ -17,7 +18,11 @@ from diffusion.support.precision import choose_precision
 from diffusion.training.config import LOSSES, Config
 from diffusion.unet import build_unet
 
-NETWORKS = {"unet": build_unet, "modern_unet": build_modern_unet}
+NETWORKS = {
+    "unet": build_unet,
+    "modern_unet": build_modern_unet,
+    "light_unet": build_light_unet,
+}
 
 
 def build(

@@ -185,7 +185,7 @@ def build_light_unet(
     return keras.Model(list(inputs.values()), outputs, name="light_unet")
 
 
-def _depths(levels: int, block_depth: int) -> list[int]:
+def _depths(levels: int, block_depth: int) -> tuple[int, ...]:
     """Return the blocks at each level: MobileNet's, times `block_depth` / 2."""
     usual = [DEPTHS[level] if level < len(DEPTHS) else 2 for level in range(levels)]
-    return [max(1, depth * block_depth // 2) for depth in usual]
+    return tuple(max(1, depth * block_depth // 2) for depth in usual)

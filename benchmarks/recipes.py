@@ -6,6 +6,7 @@ from typing import Any
 from diffusion.training.config import Config, get_preset
 
 BASE = get_preset("named", half_size_epochs=0)
+LIGHT = (64, 128, 256, 512)  # the levels f1 to f4 of the light network
 CHAPTER = get_preset(
     "quick",
     precision="float32",
@@ -112,6 +113,20 @@ RECIPES = {
     "transformer": _transformer("patches of 4x4 pixels", 4),
     "transformer_2": _transformer("patches of 2x2", 2),
     "transformer_8": _transformer("patches of 8x8", 8),
+    # the light network
+    "light_unet": _changed("the light network", network="light_unet", widths=LIGHT),
+    "light_unet_half": _changed(
+        "the light network with half the channels",
+        network="light_unet",
+        widths=LIGHT,
+        options={"alpha": 0.5},
+    ),
+    "light_unet_separable": _changed(
+        "the light network, its decoder also depthwise-separable",
+        network="light_unet",
+        widths=LIGHT,
+        options={"separable_decoder": True},
+    ),
     # what it learns
     "noise_l1": _changed(
         "the noise, absolute error", objective="noise", loss="mean_absolute_error"

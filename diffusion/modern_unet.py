@@ -128,7 +128,7 @@ def build_modern_unet(
             f"{patch_size}, got {image_size}"
         )
     inputs = network_inputs(image_size, self_conditioning, num_classes)
-    embedding = _embedding(inputs, embedding_dims, widths[-1], num_classes, dtype)
+    embedding = embed_conditions(inputs, embedding_dims, widths[-1], num_classes, dtype)
     x = _patches(inputs, widths[0], patch_size, dtype)
     bottom = len(widths) - 1
 
@@ -159,8 +159,13 @@ def build_modern_unet(
     return keras.Model(list(inputs.values()), outputs, name="modern_unet")
 
 
-def _embedding(inputs: dict[str, Any], dims: int, units: int, num_classes: int, dtype: str):
-    """Return the embedding (B, units) of noise level and name."""
+def embed_conditions(
+    inputs: dict[str, Any], dims: int, units: int, num_classes: int, dtype: str
+) -> Tensor:
+    """Return the embedding (B, units) of noise level and name, for `Modulation`.
+
+    inputs: the network's, by name. dims: length of the sinusoidal embedding that an MLP follows.
+    """
     variances = layers.Flatten(dtype="float32", name="noise_levels")(inputs["noise_variances"])
     x = SinusoidalEmbedding(dims, name="noise_embedding")(variances)
     x = layers.Dense(units, activation="swish", dtype=dtype, name="mlp_1")(x)

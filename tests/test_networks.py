@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from processes import python
 
+from diffusion.light_unet import build_light_unet
 from diffusion.model import DiffusionModel
 from diffusion.modern_unet import build_modern_unet
 from diffusion.schedules import OffsetCosineSchedule
@@ -17,6 +18,7 @@ from diffusion.transformer import build_transformer
 BUILDERS = {
     "modern_unet": functools.partial(build_modern_unet, widths=(8, 16)),
     "transformer": functools.partial(build_transformer, widths=(16,), block_depth=2, heads=2),
+    "light_unet": functools.partial(build_light_unet, widths=(8, 16), block_depth=1),
 }
 HERE = keras.backend.backend()
 THERE = {"tensorflow": "jax", "jax": "tensorflow"}.get(HERE, "")

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 from diffusion import ddpm, noisy_classifier  # noqa: F401 (registers classes: their files load)
+from diffusion.light_unet import build_light_unet
 from diffusion.model import DiffusionModel
 from diffusion.modern_unet import build_modern_unet
 from diffusion.objectives import make_objective
@@ -22,6 +23,7 @@ NETWORKS = {
     "unet": build_unet,
     "modern_unet": build_modern_unet,
     "transformer": build_transformer,
+    "light_unet": build_light_unet,
 }
 
 

@@ -69,7 +69,7 @@ def test_each_other_recipe_changes_the_base():
 @pytest.mark.parametrize("image_size", [32, 64])
 def test_every_stage_of_every_recipe_suits_its_network(image_size):
     for name, recipe in RECIPES.items():
-        patch = recipe.options.get("patch_size", 2 if "modern" in recipe.config.network else 1)
+        patch = recipe.options.get("patch_size", 1 if recipe.config.network == "unet" else 2)
         multiple = patch * 2 ** (len(recipe.config.widths) - 1)
         stages = recipe_training.sizes(recipe_parts.seeded(recipe, 0, image_size))
         assert all(size % multiple == 0 for size, _ in stages), name

@@ -148,7 +148,8 @@ def test_long_gradients_are_shortened_to_the_norm_asked_for(painted):
 
 
 def test_names_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match=r"network 'u_net'.*unet, modern_unet, transformer"):
+    words = r"network 'u_net'.*unet, modern_unet, transformer, light_unet"
+    with pytest.raises(ValueError, match=words):
         build(get_preset("tiny", network="u_net"), 1)
     with pytest.raises(ValueError, match=r"two class_names or more, got \['unknown'\]"):
         build(get_preset("tiny", labels=True), 1, class_names=["unknown"])

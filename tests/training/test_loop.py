@@ -73,7 +73,7 @@ def test_more_epochs_than_before_go_on_from_the_end(trained, painted, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["unet", "modern_unet", "transformer"])
+@pytest.mark.parametrize("network", ["unet", "modern_unet", "transformer", "light_unet"])
 def test_a_run_with_labels_that_stops_midway_ends_as_one_that_never_stopped(
     network, painted, tmp_path
 ):

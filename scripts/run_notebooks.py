@@ -43,8 +43,8 @@ def parse_arguments():
     add(
         "--model",
         type=command.model,
-        help="run's folder or .keras file that notebooks 05 to 14 load; where it knows no names, 11 "
-        "and 14 take the one that ships (default: the environment's MODEL, or those that ship)",
+        help="run's folder or .keras file that notebooks 05 to 14 load; where it knows no names, "
+        "11 and 14 take the one that ships (default: the environment's MODEL, or those that ship)",
     )
     for option, name in (("--output", "notebooks"), ("--figures", "figures")):
         words = f"folder for the {name} (default: build/{name})"

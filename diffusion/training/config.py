@@ -165,9 +165,10 @@ PRESETS = {
         embedding_dims=64,
         objective="velocity",
         loss="mean_squared_error",
-        epochs=17,
-        half_size_epochs=13,
+        epochs=25,
+        half_size_epochs=21,
         gradient_norm=1.0,
+        optimizer="muon",
         sampling_steps=10,
     ),
     "tiny": dataclasses.replace(

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusion.training.config import Config, get_preset
 
-BASE = get_preset("named", half_size_epochs=0, optimizer="adamw")
+BASE = get_preset("named", half_size_epochs=0)
 LIGHT = (64, 128, 256, 512)  # the levels f1 to f4 of the light network
 CHAPTER = get_preset(
     "quick",
@@ -145,13 +145,9 @@ RECIPES = {
         "moving averages of several lengths in one run",
         averages=(0.0, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995),
     ),
-    "muon": _changed("Muon instead of AdamW", optimizer="muon"),
     # on what
     "half_55": _changed("55% of the time at half the size", smaller=((2, 0.55),)),
     "half_80": _changed("80% of the time at half the size", smaller=((2, 0.8),)),
-    "half_80_muon": _changed(
-        "80% of the time at half the size, and Muon", smaller=((2, 0.8),), optimizer="muon"
-    ),
     "quarter_half": _changed(
         "30% of the time at a quarter of the size, 40% at half", smaller=((4, 0.3), (2, 0.4))
     ),

@@ -10,11 +10,11 @@ from diffusion.data.folders import SPLITS
 from diffusion.support.paths import models_home
 from diffusion.support.precision import PRECISIONS
 from diffusion.support.registry import names_in
-from diffusion.training.config import LOSSES, OPTIMIZERS, PRESETS, get_preset
+from diffusion.training.config import LOSSES, PRESETS, get_preset
 
 CHANGES = ("epochs", "seed", "learning_rate", "precision", "batch_size")
 CHANGES += ("objective", "loss", "loss_weighting", "self_conditioning")
-CHANGES += ("network", "labels", "label_dropout", "gradient_norm", "optimizer")
+CHANGES += ("network", "labels", "label_dropout", "gradient_norm")
 
 
 def parse_arguments():
@@ -46,9 +46,7 @@ def parse_arguments():
     add("--max-steps", type=count, help="stop after this many steps in all")
     add("--resume", action="store_true", help="continue from --output's checkpoint, if it has one")
     add("--seed", type=command.SEED, help="seed of all random choices")
-    add("--learning-rate", type=rate, help="the highest, where it decays")
-    words = f"{' or '.join(OPTIMIZERS)} (in the chapter: the former)"
-    add("--optimizer", type=command.one_of(OPTIMIZERS), help=words)
+    add("--learning-rate", type=rate, help="of AdamW")
     words = f"{', '.join(PRECISIONS)}; auto is what this machine is fast at"
     add("--precision", type=command.one_of(PRECISIONS), help=words)
     parser.add_count("--sample-every", 1, "epochs between sample grids; 0: none", least=0)

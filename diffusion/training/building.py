@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -16,8 +15,7 @@ from diffusion.support import normalization  # noqa: F401 (as `ddpm`)
 from diffusion.support.backend import compile_with_xla
 from diffusion.support.keras_files import load_keras_file, model_file
 from diffusion.support.precision import choose_precision
-from diffusion.training.config import LOSSES, OPTIMIZERS, Config
-from diffusion.training.muon import Muon
+from diffusion.training.config import LOSSES, Config
 from diffusion.transformer import build_transformer
 from diffusion.unet import build_unet
 
@@ -43,16 +41,15 @@ def build(
     class_names: of the labels, used if `config.labels`.
     builder: of the network, called as `build_unet` is; default the one that `config` names.
     The initial weights follow from `config.seed` (this sets Keras's global seed).
-    Raises ValueError for an unknown schedule, objective, weighting, loss, network, optimizer or
-    precision, and for labels of fewer than two names.
+    Raises ValueError for an unknown schedule, objective, weighting, loss, network or precision, and
+    for labels of fewer than two names.
     """
     if config.labels and len(class_names) < 2:
         raise ValueError(
             f"labels need two class_names or more, got {list(class_names)}: train on flowers with "
             "names, or without labels"
         )
-    parts = {"schedule": SCHEDULES, "loss": LOSSES, "network": NETWORKS, "optimizer": OPTIMIZERS}
-    for name, choices in parts.items():
+    for name, choices in (("schedule", SCHEDULES), ("loss", LOSSES), ("network", NETWORKS)):
         if (value := getattr(config, name)) not in choices:
             raise ValueError(f"no {name} {value!r}: choose one of {', '.join(choices)}")
     objective = make_objective(config.objective, config.loss_weighting)
@@ -84,25 +81,15 @@ def build(
             0.0, total_steps - warmup, warmup_target=learning_rate, warmup_steps=warmup
         )
     model.compile(
-        optimizer=make_optimizer(config, learning_rate),
+        optimizer=keras.optimizers.AdamW(
+            learning_rate,
+            weight_decay=config.weight_decay,
+            global_clipnorm=config.gradient_norm or None,
+        ),
         loss=config.loss,
         jit_compile=compile_with_xla(),
     )
     return model
-
-
-def make_optimizer(config: Config, learning_rate: Any) -> keras.optimizers.Optimizer:
-    """Return the optimizer that `config` names. learning_rate: a number or a Keras schedule."""
-    shared = {
-        "weight_decay": config.weight_decay,
-        "global_clipnorm": config.gradient_norm or None,
-    }
-    if config.optimizer == "adamw":
-        return keras.optimizers.AdamW(learning_rate, **shared)
-    low = choose_precision(config.precision) == "mixed_bfloat16"
-    precision = "bfloat16" if low else "float32"
-    shared["adam_weight_decay"] = config.weight_decay
-    return Muon(learning_rate, precision=precision, **shared)
 
 
 def load_model(path: Path | str) -> DiffusionModel:

@@ -9,7 +9,6 @@ Change any number with `get_preset("quick", epochs=3)`.
 import dataclasses
 
 LOSSES = ("mean_absolute_error", "mean_squared_error")  # L1, the chapter's; L2, DDPM's
-OPTIMIZERS = ("adamw", "muon")
 KINDS: "dict[object, str]" = {  # quoted: `make check` imports this under old Pythons
     str: "a text",
     int: "a whole number",
@@ -68,7 +67,6 @@ class Config:
     labels: bool = False  # learn the images' names
     label_dropout: float = 0.1  # share of names withheld at each step, for guidance
     gradient_norm: float = 0.0  # gradients longer than this are shortened to it; 0 keeps all
-    optimizer: str = "adamw"  # or "muon": a name in OPTIMIZERS
 
     def __post_init__(self):
         if isinstance(self.widths, list):  # as JSON has it
@@ -168,7 +166,6 @@ PRESETS = {
         epochs=25,
         half_size_epochs=21,
         gradient_norm=1.0,
-        optimizer="muon",
         sampling_steps=10,
     ),
     "tiny": dataclasses.replace(

@@ -45,6 +45,9 @@ def parse_arguments():
     add("--epochs", type=count, help="epochs in all")
     add("--max-steps", type=count, help="stop after this many steps in all")
     add("--resume", action="store_true", help="continue from --output's checkpoint, if it has one")
+    words = "begin with the weights of this model, a run's folder or a .keras file, which has the "
+    words += "same network and names (default: random weights)"
+    add("--start-from", type=command.model, metavar="MODEL", help=words)
     add("--seed", type=command.SEED, help="seed of all random choices")
     add("--learning-rate", type=rate, help="of AdamW")
     words = f"{', '.join(PRECISIONS)}; auto is what this machine is fast at"
@@ -173,6 +176,7 @@ def run(arguments, config):
         config,
         flowers,
         folder,
+        start_from=arguments.start_from,
         resume=arguments.resume,
         max_steps=arguments.max_steps,
         sample_every=arguments.sample_every,

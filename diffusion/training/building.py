@@ -107,6 +107,30 @@ def load_model(path: Path | str) -> DiffusionModel:
     return model
 
 
+def copy_weights(source: DiffusionModel, model: DiffusionModel) -> None:
+    """Give `model` the moving average of `source`, in both its networks, and its statistics.
+
+    Raises ValueError unless both have the same network and the same names; sizes of images may
+    differ.
+    """
+    shapes = [[weight.shape for weight in each.network.weights] for each in (source, model)]
+    if shapes[0] != shapes[1]:
+        counts = [f"{each.network.count_params():,}" for each in (source, model)]
+        raise ValueError(
+            f"the model to start from has another network ({counts[0]} parameters, here "
+            f"{counts[1]}): use the preset and the options that it was trained with"
+        )
+    if source.class_names != model.class_names:
+        raise ValueError(
+            f"the model to start from knows other names ({len(source.class_names)}) than these "
+            f"flowers ({len(model.class_names)}): name the data it was trained on"
+        )
+    for network in (model.network, model.ema_network):
+        network.set_weights(source.ema_network.get_weights())
+    model.normalizer.set_weights(source.normalizer.get_weights())
+    model.normalizer.finalize_state()
+
+
 def resized(
     model: DiffusionModel,
     config: Config,

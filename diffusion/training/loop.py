@@ -20,7 +20,7 @@ from diffusion.support.files import folder_lock
 from diffusion.support.paths import models_home
 from diffusion.support.validation import whole_number
 from diffusion.training import distribution
-from diffusion.training.building import build, load_model, resized
+from diffusion.training.building import build, copy_weights, load_model, resized
 from diffusion.training.callbacks import (
     Checkpoint,
     LossCurve,
@@ -85,6 +85,7 @@ def train(
     folder: Path | str | None = None,
     *,
     model: DiffusionModel | None = None,
+    start_from: Path | str | None = None,
     resume: bool = False,
     max_steps: int | None = None,
     sample_every: int = 1,
@@ -100,6 +101,8 @@ def train(
     model: your own compiled model, with another network or schedule, say; default `build(config)`.
         It is adapted to the images unless it has been; a checkpoint takes precedence. If it takes
         labels, its names must be those of the flowers.
+    start_from: a run's folder or a `.keras` file: begin with the weights of that model, whose
+        network and names must be the same, instead of random ones.
     resume: continue from the folder's checkpoint if there is one. On a CPU the result is the same,
         to the bit, as that of an uninterrupted run. A finished run is only loaded.
     max_steps: stop after so many steps in all, even within an epoch.
@@ -122,6 +125,9 @@ def train(
     record = new_record(config, flowers)
     distribution.share(config.batch_size)  # raises ValueError if it cannot be shared
     distribution.require_agreement(lambda: _facts(record, flowers, max_steps, sample_every))
+    if start_from is not None:
+        record["started_from"] = Path(start_from).name
+        model = _prepared(model, config, flowers, total_steps, load_model(start_from))
     model, record = _starting_point(config, flowers, folder, model, record, total_steps, resume)
     steps = steps_taken(model)
     if steps >= end:
@@ -154,10 +160,12 @@ def _starting_point(config, flowers, folder, model, record, total_steps, resume)
     return model, record
 
 
-def _prepared(model, config, flowers, total_steps):
-    """Return the given model, or a new one, adapted to the images."""
+def _prepared(model, config, flowers, total_steps, start=None):
+    """Return the given model, or a new one, adapted to the images, or with the start's weights."""
     first_size = config.image_size // (2 if config.half_size_epochs else 1)
     model = model or build(config, total_steps, first_size, flowers.class_names)
+    if start is not None:
+        copy_weights(start, model)
     if not model.has_statistics:
         model.adapt(flowers.images)
     return model

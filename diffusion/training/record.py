@@ -17,9 +17,9 @@ FIELDS = {
     "steps": int,
     "seconds": float,
     "history": list,
-    **{"precision": str, "versions": str, "loss": str, "fingerprint": str},
+    **{"precision": str, "versions": str, "loss": str, "fingerprint": str, "started_from": str},
 }
-NEWER_FIELDS = ("precision", "versions", "loss", "fingerprint")
+NEWER_FIELDS = ("precision", "versions", "loss", "fingerprint", "started_from")
 EPOCH_FIELDS = {"epoch": int, "steps": int, "seconds": float, "loss": float}
 
 

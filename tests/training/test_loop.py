@@ -89,6 +89,28 @@ def test_a_run_with_labels_that_stops_midway_ends_as_one_that_never_stopped(
 
 
 @pytest.mark.slow
+def test_a_run_can_start_from_the_weights_of_another_at_another_size(trained, painted, tmp_path):
+    config = get_preset("tiny", learning_rate=1e-9, epochs=2, half_size_epochs=1)
+    options = {"start_from": trained.folder, "sample_every": 0, "verbose": 0}
+    run = train(config, painted, tmp_path / "a", max_steps=1, **options)
+    assert run.model.image_size == 8 and run.record["started_from"] == trained.folder.name
+    pairs = zip(run.model.network.weights, trained.model.ema_network.weights, strict=True)
+    for weight, before in pairs:
+        if "moving" not in weight.path:  # statistics of batches follow the new images
+            np.testing.assert_allclose(weight, before, atol=1e-6)
+    same = run.model.normalizer.get_weights(), trained.model.normalizer.get_weights()
+    np.testing.assert_array_equal(same[0][0], same[1][0])
+    # A checkpoint takes precedence: what was learnt since is not lost.
+    resumed = train(config, painted, tmp_path / "a", resume=True, max_steps=2, **options)
+    assert resumed.record["steps"] == 2
+    named = get_preset("tiny", labels=True)
+    with pytest.raises(
+        ValueError, match=r"another network \(.* parameters, here .*\): use the preset"
+    ):
+        train(named, painted, tmp_path / "b", **options)
+
+
+@pytest.mark.slow
 def test_half_size_epochs_come_first_and_what_was_learnt_carries_over(painted, tmp_path):
     config = get_preset("tiny", epochs=3, half_size_epochs=2)
     # Stopped midway through the half-size epochs, at their end, and midway through the last.

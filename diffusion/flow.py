@@ -48,6 +48,15 @@ def angles_at(schedule: Schedule, times: Tensor) -> np.ndarray:
     return np.arctan2(noise_rates, signal_rates)
 
 
+def ddim_angles(schedule: Schedule, steps: int) -> np.ndarray:
+    """Return the angles of DDIM with this many steps, from the image up: float64 (steps + 1,).
+
+    First 0, the image itself, then the schedule's at times 1/steps, 2/steps, ..., 1. (DDIM
+    evaluates the network at these times and returns what it predicts at the lowest of them.)
+    """
+    return np.append(0.0, angles_at(schedule, np.linspace(0, 1, steps + 1)[1:]))
+
+
 class ProbabilityFlow:
     """The current image, and what the network predicts for it at a given angle."""
 

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
 from diffusion.data.cache import cached, hash_of
-from diffusion.data.folders import ADVICE, SUFFIXES, find_pictures, first_ten
+from diffusion.data.folders import ADVICE, find_pictures, first_ten
+from diffusion.data.photographs import read_image
 from diffusion.data.splits import select
 from diffusion.support.paths import data_home
 from diffusion.support.validation import whole_number
 
 FITS = {"crop": "centre crop", "stretch": "stretched"}
-FORMATS = sorted(set(SUFFIXES.values()))  # Pillow knows more, and starts Ghostscript for one
 FORMAT = 1  # of the cache: raise it when the same files would give other pixels
 
 
@@ -99,34 +99,6 @@ def load_flowers(
     else:
         raise FileNotFoundError(f"no images under {data_dir}: {ADVICE}")
     return flowers if splits is None else select(flowers, splits, cache)
-
-
-def read_image(path: Path | str, image_size: int, fit: str = "crop") -> np.ndarray:
-    """Read one picture as uint8 (image_size, image_size, 3), upright.
-
-    Grey, palette, CMYK and 16-bit pictures become RGB; transparent pixels become white.
-    """
-    with Image.open(path, formats=FORMATS) as image:
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8: twice the target leaves the resize its work.
-        image.draft("RGB", (2 * image_size, 2 * image_size))
-        image = _to_rgb(ImageOps.exif_transpose(image))
-    width, height = image.size
-    side, box = min(width, height), None
-    if fit == "crop":
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image)
-
-
-def _to_rgb(image):
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        levels = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
-        image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def _absolute(path):

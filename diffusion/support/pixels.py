@@ -17,6 +17,24 @@ def scale_pixels(images):
     return images / 255.0 if dtype == "uint8" else images
 
 
+def image_batch(images, image_size: int) -> np.ndarray:
+    """Return images (B, S, S, 3), uint8 or in [0, 1], as a float32 array in [0, 1].
+
+    Raises ValueError for other shapes than S = `image_size`, types, or values outside [0, 1].
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1:] != (image_size, image_size, 3) or not len(images):
+        wanted = f"(B, {image_size}, {image_size}, 3)"
+        raise ValueError(f"images must have the shape {wanted} of the model, got {images.shape}")
+    if images.dtype == np.uint8:
+        return images.astype("float32") / np.float32(255)
+    scale_pixels(images[:0])  # refuses other whole numbers
+    if not (images.min() >= 0 and images.max() <= 1):
+        found = f"{images.min():.3g} to {images.max():.3g}"
+        raise ValueError(f"images must be uint8, or float in [0, 1], got values from {found}")
+    return images.astype("float32")
+
+
 def colour_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return each colour's mean and variance, float64 (3,), in `images` (N, S, S, 3).
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from diffusion.guidance import Interval
 from diffusion.inversion import find_noise
 from diffusion.labels import Labels
 from diffusion.latents import initial_noise, slerp
@@ -85,19 +86,26 @@ def rename(
     target: Labels,
     steps: int = 20,
     guidance: float = 1.0,
+    guidance_interval: Interval | None = None,
     **options: Any,
 ) -> np.ndarray:
     """Draw images under another name: float32 (B, S, S, 3) in [0, 1], as a NumPy array.
 
     Their noise is found under the name `source` at scale 1; from it, images of `target` are drawn
-    at scale `guidance`.
+    with `guidance`, as for `generate`.
     images: (B, S, S, 3), uint8 or float in [0, 1], of the model's size.
     source, target: labels as for `generate`; a `source` of None is no name.
     options: those of `inversion.invert`.
     Raises ValueError as `inversion.find_noise` and `generate` do.
     """
     noise = find_noise(model, images, steps, labels=source, **options)
-    return model.generate(initial_noise=noise, steps=steps, labels=target, guidance=guidance)
+    return model.generate(
+        initial_noise=noise,
+        steps=steps,
+        labels=target,
+        guidance=guidance,
+        guidance_interval=guidance_interval,
+    )
 
 
 def walk(

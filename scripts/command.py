@@ -221,6 +221,11 @@ def class_names(path):
     return tuple(read_config(model_file(path)).get("config", {}).get("class_names", ()))
 
 
+def number_or_name(text, names):
+    """Return a label as the library takes it: an int, unless a flower has this name."""
+    return int(text) if text.lstrip("-").isdecimal() and text not in names else text
+
+
 def load_species(arguments, image_size, fit="crop"):
     """Load the flowers of --data-dir for a classifier: of two species or more."""
     from diffusion.data.flowers import load_flowers

@@ -105,7 +105,8 @@ def choose_labels(arguments, path, names):
         return None
     if not asked:
         return np.resize(np.random.default_rng(arguments.seed).permutation(len(names)), count)
-    wanted = range(len(names)) if asked == ["all"] else [number_or_name(a, names) for a in asked]
+    wanted = [command.number_or_name(name, names) for name in asked]
+    wanted = range(len(names)) if asked == ["all"] else wanted
     try:
         numbers = label_numbers(wanted, names)
     except ValueError as error:
@@ -113,11 +114,6 @@ def choose_labels(arguments, path, names):
     if arguments.interpolate and len(numbers) > 1:
         command.fail(f"--interpolate walks with one --label, got {len(numbers)}")
     return np.repeat(numbers, count * (arguments.interpolate or 1))
-
-
-def number_or_name(text, names):
-    """Return a label as the library takes it: an int, unless a flower has this name."""
-    return int(text) if text.lstrip("-").isdecimal() and text not in names else text
 
 
 def main():

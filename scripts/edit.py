@@ -85,8 +85,8 @@ def check(parser, arguments):
         if getattr(arguments, option) is not None and arguments.target is None:
             parser.error(f"--{option.replace('_', '-')} needs --to")
     parser.check_guidance(arguments)
-    command.check_not_source(arguments.output, *arguments.photographs, arguments.mask)
     read_pictures(arguments, 64)  # whatever size the model has: mistakes are reported at once
+    command.check_not_source(arguments.output, *arguments.photographs, arguments.mask)
     return arguments
 
 
@@ -133,10 +133,11 @@ def invert(arguments, model, photographs, mask, source, target):
     found, expected = gaussian_check(noises), chance(noises.shape)
     for index, path in enumerate(arguments.photographs):
         error = 255 * np.sqrt(np.mean((drawn[index] - photographs[index] / 255) ** 2))
-        words = (f"{name} {found[name][index]:.3f}" for name in found)
-        print(f"{path.name}: drawn again with an error of {error:.1f} of 255; {', '.join(words)}")
-    words = (f"{name} {middle} ± {expected[name]:.3f}" for name, middle in zip(found, (0, 1, 0)))
-    print(f"drawn noise would have {', '.join(words)}")
+        words = ", ".join(f"{name} {found[name][index]:.3f}" for name in found)
+        print(f"{path.name}: drawn again with an error of {error:.1f} of 255; its noise: {words}")
+    usual = zip(found, (0, 1, 0), strict=True)
+    words = ", ".join(f"{name} {middle} ± {expected[name]:.3f}" for name, middle in usual)
+    print(f"drawn noise: {words}")
     seen = np.clip(0.5 + np.asarray(noises) / 6, 0, 1)
     return beside(photographs, {"its noise": seen, "drawn again": drawn})
 

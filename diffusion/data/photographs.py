@@ -43,7 +43,7 @@ def read_photograph(path: Path | str, image_size: int, crop: Crop = None) -> np.
     if crop is None:
         return _decoded(path, lambda: read_image(path, image_size))
     image = _decoded(path, lambda: _upright(path))
-    return _resized(image, image_size, _square(path, image.size, crop))
+    return _resized(image.crop(_square(path, image.size, crop)), image_size, None)
 
 
 def read_mask(
@@ -57,17 +57,16 @@ def read_mask(
     another shape.
     """
     size = _decoded(photograph, lambda: _upright(photograph).size)
-    mask = _decoded(path, lambda: _upright(path))
+    mask = _decoded(path, lambda: _upright(path)).convert("L")
     if mask.size == size:
         box = _middle(*size) if crop is None else _square(photograph, size, crop)
-    elif mask.width == mask.height:
-        box = _middle(*mask.size)
-    else:
+        mask = mask.crop(tuple(round(edge) for edge in box))
+    elif mask.width != mask.height:
         raise ValueError(
             f"the mask {path} has {mask.width}x{mask.height} pixels, the photograph {size[0]}x"
             f"{size[1]}: make the mask the same size, or a square that covers what is cropped"
         )
-    return _resized(mask.convert("L"), image_size, box) >= 128
+    return _resized(mask, image_size, None) >= 128
 
 
 def _decoded(path, read: Callable):

@@ -43,7 +43,7 @@ def parse_arguments():
     )
     count, rate = command.number(least=1), command.number(float, above=0)
     add("--epochs", type=count, help="epochs in all")
-    words = "epochs at half the resolution that come first (default: the preset's share of --epochs)"
+    words = "how many of them come first at half the resolution (default: the preset's share)"
     add("--half-size-epochs", type=command.number(least=0), metavar="EPOCHS", help=words)
     add("--max-steps", type=count, help="stop after this many steps in all")
     add("--resume", action="store_true", help="continue from --output's checkpoint, if it has one")

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusion.training.config import Config, get_preset
 
-BASE = get_preset("named", half_size_epochs=0)
+BASE = get_preset("named", half_size_epochs=0, schedule="offset_cosine")
 LIGHT = (64, 128, 256, 512)  # the levels f1 to f4 of the light network
 CHAPTER = get_preset(
     "quick",
@@ -136,6 +136,7 @@ RECIPES = {
     "velocity_l1": _changed("absolute error of the velocity", loss="mean_absolute_error"),
     "min_snr": _changed("min-SNR weights", loss_weighting="min_snr"),
     "middle_times": _changed("times drawn more often in the middle", middle_times=True),
+    "shifted": _changed("more time at high noise", schedule="shifted_cosine"),
     # how it learns
     "rate_0.001": _changed("a learning rate of 0.001", learning_rate=1e-3),
     "rate_0.004": _changed("a learning rate of 0.004", learning_rate=4e-3),

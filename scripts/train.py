@@ -12,7 +12,7 @@ from diffusion.support.precision import PRECISIONS
 from diffusion.support.registry import names_in
 from diffusion.training.config import LOSSES, PRESETS, get_preset
 
-CHANGES = ("epochs", "seed", "learning_rate", "precision", "batch_size")
+CHANGES = ("epochs", "half_size_epochs", "seed", "learning_rate", "precision", "batch_size")
 CHANGES += ("objective", "loss", "loss_weighting", "self_conditioning")
 CHANGES += ("network", "labels", "label_dropout", "gradient_norm")
 
@@ -43,6 +43,8 @@ def parse_arguments():
     )
     count, rate = command.number(least=1), command.number(float, above=0)
     add("--epochs", type=count, help="epochs in all")
+    words = "how many of them come first at half the resolution (default: the preset's share)"
+    add("--half-size-epochs", type=command.number(least=0), metavar="EPOCHS", help=words)
     add("--max-steps", type=count, help="stop after this many steps in all")
     add("--resume", action="store_true", help="continue from --output's checkpoint, if it has one")
     words = "begin with the weights of this model, a run's folder or a .keras file, which has the "

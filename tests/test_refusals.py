@@ -17,7 +17,7 @@ from diffusion.likelihoods import PixelLikelihood, gaussian_log_likelihood
 from diffusion.model import DiffusionModel
 from diffusion.objectives import MinSNRWeighting, NoiseObjective, P2Weighting, make_objective
 from diffusion.samplers import adams_bashforth, ancestral, ddim, dpm_solver, heun
-from diffusion.schedules import LinearSchedule, OffsetCosineSchedule
+from diffusion.schedules import LinearSchedule, OffsetCosineSchedule, ShiftedCosineSchedule
 from diffusion.support.pixels import scale_pixels
 from diffusion.thresholding import thresholded
 from diffusion.training.building import build
@@ -65,6 +65,7 @@ def model(network=None, schedule=OFFSET, **options):
         (lambda: LinearSchedule(steps=0), "0"),
         (lambda: LinearSchedule(steps=20), "more than 20 steps, got steps=20"),
         (lambda: OffsetCosineSchedule(max_signal_rate=1.2), "1.2"),
+        (lambda: ShiftedCosineSchedule(shift=0), "shift=0"),
         # unet, model
         (lambda: build_unet(image_size=30), "30"),
         (lambda: build_unet(widths=(8,)), "widths"),

@@ -11,6 +11,7 @@ from diffusion.schedules import (
     CosineSchedule,
     LinearSchedule,
     OffsetCosineSchedule,
+    ShiftedCosineSchedule,
 )
 
 
@@ -92,8 +93,29 @@ def test_offset_cosine_schedule_keeps_to_its_signal_rates(reference):
     np.testing.assert_allclose([noise_rates, signal_rates], expected, atol=1e-6)
 
 
+def test_shifted_cosine_schedule_lowers_the_log_snr_of_a_cosine_between_its_signal_rates():
+    times = np.linspace(0, 1, 33).astype("float32")
+    np.testing.assert_allclose(rates(ShiftedCosineSchedule(), [0, 1])[1], [0.95, 0.005], atol=1e-6)
+    np.testing.assert_allclose(
+        rates(ShiftedCosineSchedule(1, 0.02), times),
+        rates(OffsetCosineSchedule(), times),
+        atol=1e-6,
+    )
+    # A whole cosine from rate 1 to nearly 0: its logarithm of the SNR, lowered by 2 log(shift)
+    noise_rates, signal_rates = rates(ShiftedCosineSchedule(4, 1e-6, 1), times[1:-1])
+    log_snr = 2 * np.log(signal_rates / noise_rates)
+    cosine = -2 * np.log(np.tan(np.pi / 2 * times[1:-1].astype("float64")))
+    np.testing.assert_allclose(log_snr, cosine - 2 * np.log(4), atol=1e-3)
+
+
 @pytest.mark.parametrize(
-    "schedule", [LinearSchedule(0.001, 0.05, 300), OffsetCosineSchedule(0.1, 0.9)], ids=repr
+    "schedule",
+    [
+        LinearSchedule(0.001, 0.05, 300),
+        OffsetCosineSchedule(0.1, 0.9),
+        ShiftedCosineSchedule(2, 0.1, 0.9),
+    ],
+    ids=repr,
 )
 def test_a_saved_schedule_comes_back_equal(schedule):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))

@@ -159,6 +159,7 @@ PRESETS = {
         name="named",
         network="modern_unet",
         labels=True,
+        schedule="shifted_cosine",
         widths=(64, 128, 256),
         embedding_dims=64,
         objective="velocity",

@@ -120,6 +120,11 @@ MISTAKES = [  # {} is the last word of the command line
     ("train.py", "got '{}'", "--gradient-norm -1, --label-dropout -1"),
     ("train.py", "--label-dropout goes with --labels", "--label-dropout 0.2"),
     ("train.py", "below 1, got 1.0", "--labels --label-dropout 1"),
+    (
+        "train.py",
+        "half_size_epochs must be at least 0 and below epochs (7), got 9",
+        "--half-size-epochs 9",
+    ),
 ]
 
 

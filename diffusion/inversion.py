@@ -44,8 +44,8 @@ def invert(
     labels and guidance: images go in, noise comes out.
     images: normalised, (B, S, S, 3).
     corrections: iterations of the implicit equation in each step but the first, accelerated (see
-        `_solve`). 0 is plain DDIM inversion, whose error is of first order in 1/steps; 2 leave a
-        small fraction of it.
+        `solved_step`). 0 is plain DDIM inversion, whose error is of first order in 1/steps; 2 leave
+        a small fraction of it.
     first_iterations: the same for the first step, plain. More of them reproduce finer detail, as
         noise of larger variance.
     The network is evaluated `first_iterations + (steps - 1) * (1 + corrections)` times.
@@ -63,8 +63,31 @@ def invert(
             flow.images = _first_step(flow, there, first_iterations)
         else:
             guess = _rotated(flow.images, flow.slope(here), there - here)
-            flow.images = _solved(flow, guess, here, there, corrections)
+            flow.images = solved_step(flow, guess, here, there, corrections)
     return flow.images
+
+
+def solved_step(
+    flow: ProbabilityFlow, guess: Tensor, here: float, there: float, iterations: int
+) -> Tensor:
+    """Return the image at angle `there` from which DDIM steps down to `flow.images` at `here`.
+
+    Solves x = (x_here + sin(delta) v(x)) / cos(delta) by fixed-point iteration from `guess`. From
+    the second iteration on, each starts where a line through the last two residuals is smallest:
+    Anderson's acceleration with a memory of one, as in Pan et al. 2023 (arXiv:2309.04907). Without
+    it the steps near pure noise converge slowly.
+    """
+    last = None
+    for _ in range(iterations):
+        found = _rotated(flow.images, flow.slope(there, guess), there - here, implicit=True)
+        residual = found - guess
+        guess = found
+        if last is not None:
+            change = residual - last[1]
+            share = _dot(residual, change) / ops.maximum(_dot(change, change), 1e-20)
+            guess = found - ops.clip(share, -20.0, 20.0) * (found - last[0])
+        last = found, residual
+    return guess
 
 
 def coupled_invert(
@@ -175,26 +198,6 @@ def _first_step(flow, there, iterations):
     guess = signal
     for _ in range(iterations):
         guess = signal + float(np.sin(there)) * flow.predict(there, guess)[0]
-    return guess
-
-
-def _solved(flow, guess, here, there, iterations):
-    """Solve x = (x_here + sin(delta) v(x)) / cos(delta), by fixed-point iteration from `guess`.
-
-    From the second iteration on, each starts where a line through the last two residuals is
-    smallest: Anderson's acceleration with a memory of one, as in Pan et al. 2023. Without it the
-    steps near pure noise converge slowly.
-    """
-    last = None
-    for _ in range(iterations):
-        found = _rotated(flow.images, flow.slope(there, guess), there - here, implicit=True)
-        residual = found - guess
-        guess = found
-        if last is not None:
-            change = residual - last[1]
-            share = _dot(residual, change) / ops.maximum(_dot(change, change), 1e-20)
-            guess = found - ops.clip(share, -20.0, 20.0) * (found - last[0])
-        last = found, residual
     return guess
 
 

@@ -3,8 +3,8 @@
 The modules at the top of this package are the ideas. Read them in this order: `schedules`, `unet`,
 `samplers`, `latents`, `objectives`, `generation`, `model`; beyond the chapter `ddpm`,
 `self_conditioning`, `flow`, `thresholding`, `likelihoods`, `bound`, `labels`, `guidance`,
-`noisy_classifier`, `modern_unet`, `tokens`, `transformer`. `support.contracts` states how the parts
-fit together. Four packages surround them:
+`noisy_classifier`, `modern_unet`, `tokens`, `transformer`, `inversion`, `editing`, `inpainting`.
+`support.contracts` states how the parts fit together. Four packages surround them:
 
 - `diffusion.data` loads, caches and batches images;
 - `diffusion.training` trains a model and resumes interrupted runs;

@@ -52,6 +52,11 @@ def test_each_correction_leaves_a_fraction_of_the_error():
     assert errors[0] > 0.01 and errors[-1] < 1e-5
 
 
+def test_acceleration_solves_a_linear_step_at_the_second_correction():
+    errors = [error(best_denoiser, 4, corrections=corrections) for corrections in (1, 2)]
+    assert errors[0] > 1e-3 and errors[1] < 1e-5
+
+
 def test_the_first_step_solves_for_the_noisy_image_that_is_predicted_to_be_the_image():
     lowest = ddim_angles(SCHEDULE, 20)[1]
     rates = [np.full((60, 1, 1, 1), rate, "float32") for rate in (np.sin(lowest), np.cos(lowest))]

@@ -208,7 +208,8 @@ def test_summaries_have_what_a_notebook_shows_of_each_run(tmp_path):
         scores = [{"average": 0.999, "noise_error": 0.2, "velocity_error": 0.3}]
         scores[0]["guidance"] = guidance
         settings = {"name": name, "seconds": seconds, "recipe": {"config": {"seed": 0}}}
-        return {"settings": settings, "result": dict(parameters=9, steps=7, wall=1, scores=scores)}
+        result = {"parameters": 9, "steps": 7, "wall": 1, "scores": scores}
+        return {"settings": settings, "result": result}
 
     path = tmp_path / "results.jsonl"
     assert recipe_parts.summaries(path) == []

@@ -170,6 +170,28 @@ def load_runs(path: Path) -> list[dict]:
     return runs
 
 
+def summaries(path: Path) -> list[dict]:
+    """Return the finished runs of a file in short, by name and processor time; none without a file.
+
+    Each has name, seconds (of processor time), seed, steps, parameters, velocity_error, and kid and
+    recall: dictionaries by guidance scale. A run with several averages has one for each, in order.
+    Raises ValueError, naming the line, where the file holds something else.
+    """
+    rows = [_summary(run, score) for run in load_runs(path) for score in run["result"]["scores"]]
+    return sorted(rows, key=lambda row: (row["name"], row["seconds"], row["seed"]))
+
+
+def _summary(run, score):
+    settings, result = run["settings"], run["result"]
+    row = {name: settings[name] for name in ("name", "seconds")}
+    row["seed"] = settings["recipe"]["config"]["seed"]
+    row |= {name: result[name] for name in ("steps", "parameters")}
+    row["velocity_error"] = score["velocity_error"]
+    for measure in ("kid", "recall"):
+        row[measure] = {float(scale): found[measure] for scale, found in score["guidance"].items()}
+    return row
+
+
 def find_run(path: Path, settings: dict) -> dict | None:
     """Return the run with these settings in a file of results, None if it has none."""
     return next((run for run in load_runs(path) if run["settings"] == settings), None)

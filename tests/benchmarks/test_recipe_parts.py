@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from benchmarks import recipe_parts, recipe_training
 from benchmarks.recipes import RECIPES, Recipe
@@ -198,6 +199,37 @@ def test_the_table_has_means_and_standard_deviations_over_seeds():
         *("base", "1,000", "10", "0.2000 ± 0.1414", "1.0000 ± 0.0000"),
         *("300 ± 141", "0.50 ± 0.00", "0.25 ± 0.00", "-", "-", "-"),
     )
+
+
+def test_summaries_have_what_a_notebook_shows_of_each_run(tmp_path):
+    def run(name, seconds, kid):
+        guidance = {"1": {"kid": kid, "precision": 0.5, "recall": 0.25}, "2.5": {"kid": 0.4}}
+        guidance["2.5"] |= {"precision": 0.6, "recall": 0.35}
+        scores = [{"average": 0.999, "noise_error": 0.2, "velocity_error": 0.3}]
+        scores[0]["guidance"] = guidance
+        settings = {"name": name, "seconds": seconds, "recipe": {"config": {"seed": 0}}}
+        result = {"parameters": 9, "steps": 7, "wall": 1, "scores": scores}
+        return {"settings": settings, "result": result}
+
+    path = tmp_path / "results.jsonl"
+    assert recipe_parts.summaries(path) == []
+    for each in (run("b", 60.0, 0.1), run("a", 60.0, 0.2), run("a", 20.0, 0.3)):
+        recipe_parts.save_run(path, each)
+    rows = recipe_parts.summaries(path)
+    assert [(row["name"], row["seconds"]) for row in rows] == [("a", 20), ("a", 60), ("b", 60)]
+    expected = {"name": "b", "seconds": 60.0, "seed": 0, "steps": 7, "parameters": 9}
+    expected |= {
+        "velocity_error": 0.3,
+        "kid": {1.0: 0.1, 2.5: 0.4},
+        "recall": {1.0: 0.25, 2.5: 0.35},
+    }
+    assert rows[-1] == expected
+
+
+def test_the_notebooks_results_can_be_read():
+    rows = recipe_parts.summaries(ROOT / "docs" / "networks.jsonl")
+    found = {(row["name"], row["seconds"]) for row in rows}
+    assert {(name, 360.0) for name in ("base", "chapter_network", "light_unet")} <= found
 
 
 def test_list_names_all_recipes(monkeypatch, capsys):
